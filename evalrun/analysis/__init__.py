@@ -1,0 +1,1 @@
+"""Judge it: graders, statistics, summary and gate."""

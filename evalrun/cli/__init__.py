@@ -1,0 +1,1 @@
+"""Words in, exit code out: one file a command, loaded when called."""

@@ -1,0 +1,1 @@
+"""Ask it: the wire, retries, lanes and the transport seam."""

@@ -1,0 +1,1 @@
+"""Show it: HTML, Markdown, JUnit and JSON from one model."""

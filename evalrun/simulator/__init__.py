@@ -1,0 +1,1 @@
+"""A gateway of our own: deterministic, on loopback, with a ledger."""

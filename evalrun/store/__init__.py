@@ -1,0 +1,1 @@
+"""Keep it: the journal, the Parquet tables and the run folder."""
