@@ -1,0 +1,1 @@
+"""Tests of evalrun, room by room; `python -m tests` runs every check."""
