@@ -73,8 +73,6 @@ class ProfileOptions(_Options):
     """Chance that an attempt answers 503."""
     style: Literal["plain", "sentence", "reasoned"] = "plain"
     """How the answer is wrapped: alone, in a sentence, or after a line of reasoning."""
-    category_accuracy: Mapping[str, Ratio] = field(default_factory=dict)
-    """Accuracy within single categories, over `accuracy`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

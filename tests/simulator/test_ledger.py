@@ -1,0 +1,71 @@
+"""Tests of the ledger's arithmetic; `test_gateway` proves it over HTTP."""
+
+import pytest
+
+from evalrun.simulator.ledger import Ledger, LedgerKey
+
+KEY = LedgerKey("s1", b"\x01", 0, "careful")
+OTHER = LedgerKey("s2", b"\x01", 0, "careful")
+
+
+def visit(ledger: Ledger, key: LedgerKey = KEY) -> None:
+    """Make one delivered completion of 3 + 2 tokens."""
+    with ledger.open_visit(key) as opened:
+        opened.bill(3, 2)
+        opened.settle()
+
+
+def test_ledger_counts_each_key_and_model() -> None:
+    """Requests, completions and tokens of a key add up to those of its model and of all."""
+    ledger = Ledger()
+    for key in (KEY, OTHER, KEY):
+        visit(ledger, key)
+    shown = ledger.to_json(has_detail=True)
+    assert shown["totals"]["requests"] == shown["models"]["careful"]["completions"] == 3
+    assert (shown["totals"]["prompt_tokens"], shown["totals"]["total_tokens"]) == (9, 15)
+    assert [(line["sample"], line["requests"]) for line in shown["detail"]] == [("s1", 2), ("s2", 1)]
+    assert (shown["keys"], shown["repeated_requests"]) == (2, 1)
+
+
+def test_ledger_counts_a_request_without_reply_as_abandoned() -> None:
+    """A connection that is gone before its reply leaves a trace, and nothing in flight."""
+    ledger = Ledger()
+    with pytest.raises(BrokenPipeError), ledger.open_visit(KEY):
+        raise BrokenPipeError
+    shown = ledger.to_json()
+    assert (shown["totals"]["abandoned"], shown["in_flight"], shown["max_in_flight"]) == (1, 0, 1)
+
+
+def test_ledger_numbers_failures_until_a_completion() -> None:
+    """Each error moves the draw on, so that asking again can succeed; a completion starts over."""
+    ledger = Ledger()
+    numbers = []
+    for has_failed in (True, True, False, True):
+        with ledger.open_visit(KEY) as opened:
+            numbers.append(opened.n_failures)
+            if has_failed:
+                opened.fail()
+            else:
+                opened.bill(1, 1)
+            opened.settle(is_error=has_failed)
+    assert numbers == [0, 1, 2, 0]
+    assert ledger.to_json()["totals"]["errors"] == 3
+
+
+def test_ledger_beyond_its_keys_counts_totals_and_says_so() -> None:
+    """Memory is bounded: later keys are not listed, their number is told, and repeats are unknown, not 0."""
+    ledger = Ledger(max_keys=1)
+    for key in (KEY, OTHER, KEY):
+        visit(ledger, key)
+    shown = ledger.to_json(has_detail=True)
+    assert (shown["totals"]["requests"], len(shown["detail"])) == (3, 1)
+    assert (shown["unlisted_requests"], shown["repeated_requests"]) == (1, None)
+
+
+def test_ledger_forgets_the_oldest_failures() -> None:
+    """A client that never comes back cannot fill the memory with its failures."""
+    ledger = Ledger(max_keys=10)
+    for i in range(50):
+        with ledger.open_visit(LedgerKey(str(i), b"", 0, "careful")) as opened:
+            opened.fail()
+    assert len(ledger.failures) == 10
