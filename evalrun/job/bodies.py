@@ -1,0 +1,128 @@
+"""Request bodies and their keys, put together from pieces that are encoded once.
+
+Messages and parameters enter; the bytes to send and the `request_key` leave. Per row only the messages are encoded.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from evalrun.job.canonical import encode_canonical, encode_json
+from evalrun.options import EndpointOptions, ModelOptions
+from evalrun.records import SIMULATOR_VERSION
+
+KEY_VERSION = 1
+"""Version of what a request_key is made of."""
+
+
+def make_row_id(sample_id: str, prompt: str, model: str, repeat: int) -> str:
+    """Return the id of a row: sha256 hex of the canonical JSON of [sample_id, prompt, model, repeat]."""
+    return hashlib.sha256(encode_canonical([sample_id, prompt, model, repeat])).hexdigest()
+
+
+def apply_dialect(params: Mapping[str, Any], endpoint: EndpointOptions) -> dict[str, Any]:
+    """Return parameters as the endpoint takes them: some dropped, some renamed.
+
+    Raises:
+        ValueError: Two parameters end up under one name.
+    """
+    applied: dict[str, Any] = {}
+    for name, value in params.items():
+        target = endpoint.rename_params.get(name, name)
+        if name in endpoint.drop_params or target in endpoint.drop_params:
+            continue
+        if target in applied:
+            msg = f"two parameters would be sent as `{target}`, since the endpoint renames one"
+            raise ValueError(msg)
+        applied[target] = value
+    return applied
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Pieces:
+    """What surrounds the messages: in the body as sent, and in the canonical form of the key."""
+
+    head: bytes
+    tail: bytes
+    key_head: bytes
+    key_tail: bytes
+
+
+class BodyEncoder:
+    """Encodes the requests of one model.
+
+    Args:
+        model: The model.
+        endpoint: Its endpoint, normalised.
+    """
+
+    __slots__ = ("_endpoint", "_model", "_pieces", "_simulated", "_target", "params")
+
+    def __init__(self, model: ModelOptions, endpoint: EndpointOptions) -> None:
+        """Encode what is the same for every sample."""
+        self._model = model
+        self._endpoint = endpoint
+        self.params = apply_dialect(model.params, endpoint)
+        """The model's parameters as sent."""
+        self._pieces = self._make_pieces(self.params)
+        self._target = encode_canonical({"base_url": endpoint.base_url, "headers": endpoint.headers})
+        self._simulated: bytes | None = None
+        if endpoint.simulator is not None:
+            profile = dataclasses.asdict(endpoint.simulator.profiles[model.wire_model])
+            facts = {"profile": profile, "seed": endpoint.simulator.seed, "version": SIMULATOR_VERSION}
+            self._simulated = encode_canonical(facts)[1:]
+
+    def merge_params(self, row_params: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        """Return the parameters of a request: the model's, then the row's over them.
+
+        Raises:
+            ValueError: Two parameters end up under one name.
+        """
+        if not row_params:
+            return self.params
+        return apply_dialect({**self._model.params, **row_params}, self._endpoint)
+
+    def encode(
+        self,
+        messages: bytes,
+        key_messages: bytes,
+        *,
+        repeat: int,
+        answer: str | None,
+        row_params: Mapping[str, Any] | None,
+    ) -> tuple[bytes, str]:
+        """Return body and request_key of one request.
+
+        Args:
+            messages: The messages as JSON.
+            key_messages: The same as canonical JSON.
+            repeat: 0-based.
+            answer: The rendered answer of a simulator's sample; None for any other endpoint.
+            row_params: Parameters that the row sets.
+        """
+        pieces = self._pieces if not row_params else self._make_pieces(self.merge_params(row_params))
+        digest = hashlib.sha256(pieces.key_head)
+        digest.update(key_messages)
+        digest.update(pieces.key_tail)
+        target = self._target if answer is None else self._make_simulated_target(answer)
+        digest.update(b',"repeat":%d,"target":%s,"v":%d}' % (repeat, target, KEY_VERSION))
+        return pieces.head + messages + pieces.tail, digest.hexdigest()
+
+    def _make_simulated_target(self, answer: str) -> bytes:
+        # {"answer": …, "profile": …, "seed": …, "version": …}, whose keys are in order already.
+        content = b'{"answer":%s,%s' % (encode_canonical(answer), self._simulated)
+        return b'{"simulator":"%s"}' % hashlib.sha256(content).hexdigest().encode()
+
+    def _make_pieces(self, params: Mapping[str, Any]) -> _Pieces:
+        model = self._model.wire_model
+        before = {key: value for key, value in params.items() if key < "messages"}
+        after = {key: value for key, value in params.items() if key > "messages"} | {"model": model}
+        inner = encode_json(dict(params))[1:-1]
+        key_inner = encode_canonical(before)[1:-1]
+        return _Pieces(
+            head=b'{"model":%s,"messages":' % encode_json(model),
+            tail=b",%s}" % inner if inner else b"}",
+            key_head=b'{"body":{%s%s"messages":' % (key_inner, b"," if key_inner else b""),
+            key_tail=b",%s}" % encode_canonical(after)[1:-1],
+        )

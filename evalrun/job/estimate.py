@@ -1,0 +1,256 @@
+"""What a run would take, before anything is sent: tokens, USD and seconds, each low, expected and high.
+
+No tokenizer is asked: they are large, and download their vocabularies. A class of characters has a rate instead, which
+is within about 20 % of o200k on prose, code, JSON and Chinese.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evalrun.cost import compute_cost
+from evalrun.options import EndpointOptions, ModelOptions, ProfileOptions
+from evalrun.records import Usage
+
+PROMPT_SPREAD = 0.2
+"""A prompt's true tokens are taken to lie within this ratio of the estimate."""
+
+MESSAGE_TOKENS = 4
+"""What the chat format adds to each message."""
+
+REPLY_TOKENS = 3
+"""What the chat format adds before the reply."""
+
+PART_TOKENS = 800
+"""A content part that is not text: an image, a sound or a file. Providers differ widely."""
+
+EXPECTED_COMPLETION_TOKENS = 256
+"""Guess for a reply of unknown length."""
+
+LOW_COMPLETION_TOKENS = 8
+
+_FIRST_TOKEN_S = (0.3, 1.0, 5.0)
+_TOKENS_PER_S = (120.0, 50.0, 15.0)
+"""Best, usual and worst speed of a model behind a network."""
+
+_CLASSES = re.compile(
+    r"(?P<word>[A-Za-z]+)|(?P<digits>[0-9]+)|(?P<space>\s+)"
+    r"|(?P<cjk>[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+)"
+    r"|(?P<ascii>[!-/:-@\[-`{-~]+)|(?P<other>[^\s!-~\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+)"
+)
+_LETTERS_PER_TOKEN = 2.5
+"""Of scripts that are neither Latin nor CJK (Thai, Arabic, Cyrillic)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """A figure with its bounds; None where it is unknown or unbounded."""
+
+    low: float | None
+    expected: float | None
+    high: float | None
+
+
+UNKNOWN = Range(low=None, expected=None, high=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelEstimate:
+    """What a run would ask of one model."""
+
+    model: str
+    endpoint: str
+    requests: int
+    prompt_tokens: Range
+    """Over all requests."""
+    completion_tokens: Range
+    """Over all requests; `high` is None when nothing limits the length of a reply."""
+    usd: Range
+    """Over all requests; all None without a price, `high` None when the reply's length has no limit."""
+    time_s: Range
+    """If its endpoint had no other model; `high` None when the reply's length has no limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanTotals:
+    """What a run would do."""
+
+    n_samples: int
+    n_rows: int
+    categories: Mapping[str, int]
+    """Samples by category; those without one are not listed."""
+    models: tuple[ModelEstimate, ...]
+    dataset_digest: str
+    """sha256 hex over ids and rows of the samples, in order."""
+    usd: Range
+    """Sum over the models; a bound is None when any model's is."""
+    time_s: Range
+    """The slowest endpoint's; a bound is None when any endpoint's is."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ModelLoad:
+    """What the preflight counted for one model."""
+
+    n_requests: int = 0
+    prompt_tokens: float = 0.0
+    answer_tokens: float = 0.0
+    """Of the simulator's right answers."""
+    cap_tokens: int | None = 0
+    """Sum of the limits that requests set on their replies; None once a request sets none."""
+
+    def add(self, prompt_tokens: float, body: Mapping[str, Any], answer_tokens: float) -> None:
+        """Count one request."""
+        self.n_requests += 1
+        self.prompt_tokens += prompt_tokens
+        self.answer_tokens += answer_tokens
+        cap = body.get("max_completion_tokens", body.get("max_tokens"))
+        n_choices = body.get("n")
+        if self.cap_tokens is not None:
+            is_cap = isinstance(cap, int) and not isinstance(cap, bool)
+            times = n_choices if isinstance(n_choices, int) and n_choices > 0 else 1
+            self.cap_tokens = self.cap_tokens + cap * times if is_cap else None
+
+
+def estimate_tokens(text: str) -> int:
+    """Return about how many tokens a text has; 0 for "".
+
+    A word is one token and a bit more when long, three digits are one, a run of white space is one unless it is the
+    single space before a word, a CJK character is three quarters, punctuation goes by its length.
+    """
+    total = 0.0
+    for match in _CLASSES.finditer(text):
+        kind, run = match.lastgroup, match.group()
+        length = len(run)
+        if kind == "word":
+            total += 1 + max(0, length - 7) / 5
+        elif kind == "digits":
+            total += -(-length // 3)
+        elif kind == "space":
+            total += 0 if run == " " else 1
+        elif kind == "cjk":
+            total += 0.75 * length
+        elif kind == "ascii":
+            total += max(1, length / 2.2)
+        else:
+            total += max(1, length / _LETTERS_PER_TOKEN)
+    return round(total)
+
+
+def estimate_message_tokens(messages: Sequence[Mapping[str, Any]], count: Callable[[str], float]) -> float:
+    """Return about how many prompt tokens a list of messages has.
+
+    Args:
+        messages: Chat messages.
+        count: Gives the tokens of a text.
+    """
+    total = float(REPLY_TOKENS)
+    for message in messages:
+        total += MESSAGE_TOKENS
+        content = message.get("content")
+        if isinstance(content, str):
+            total += count(content)
+        elif isinstance(content, list):
+            for part in content:
+                text = part.get("text") if isinstance(part, Mapping) else None
+                total += count(text) if isinstance(text, str) else PART_TOKENS
+    return total
+
+
+def estimate_model(model: ModelOptions, endpoint: EndpointOptions, load: ModelLoad) -> ModelEstimate:
+    """Return what a run would ask of one model."""
+    n = load.n_requests
+    prompt = _spread(load.prompt_tokens, PROMPT_SPREAD)
+    profile = endpoint.simulator.profiles.get(model.wire_model) if endpoint.simulator is not None else None
+    completion = _estimate_completion(load, profile)
+    return ModelEstimate(
+        model=model.name,
+        endpoint=str(model.endpoint),
+        requests=n,
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        usd=_estimate_usd(model, prompt, completion, n),
+        time_s=_estimate_time(endpoint, profile, completion, n),
+    )
+
+
+def sum_usd(models: Sequence[ModelEstimate]) -> Range:
+    """Return the sum of the models' cost; a bound is None when any model's is."""
+    return _combine([model.usd for model in models], sum)
+
+
+def combine_times(models: Sequence[ModelEstimate]) -> Range:
+    """Return the time of the slowest endpoint: its models share its concurrency, endpoints run side by side."""
+    by_endpoint: dict[str, list[Range]] = {}
+    for model in models:
+        by_endpoint.setdefault(model.endpoint, []).append(model.time_s)
+    return _combine([_combine(times, sum) for times in by_endpoint.values()], max)
+
+
+def _combine(ranges: Sequence[Range], join: Callable[[list[float]], float]) -> Range:
+    def pick(bound: str) -> float | None:
+        values = [getattr(item, bound) for item in ranges]
+        return None if not values or None in values else float(join(values))
+
+    return Range(low=pick("low"), expected=pick("expected"), high=pick("high"))
+
+
+def _spread(value: float, ratio: float) -> Range:
+    return Range(
+        low=float(round(value * (1 - ratio))), expected=float(round(value)), high=float(round(value * (1 + ratio)))
+    )
+
+
+def _estimate_completion(load: ModelLoad, profile: ProfileOptions | None) -> Range:
+    n = load.n_requests
+    if profile is not None:
+        wrapping = {"plain": 0, "sentence": 8, "reasoned": 40}[profile.style] * n
+        expected = max(load.answer_tokens, n) + wrapping
+        return Range(low=float(n), expected=float(round(expected)), high=float(round(2 * expected + 20 * n)))
+    low, expected = float(LOW_COMPLETION_TOKENS * n), float(EXPECTED_COMPLETION_TOKENS * n)
+    if load.cap_tokens is None:
+        return Range(low=low, expected=expected, high=None)
+    cap = float(load.cap_tokens)
+    return Range(low=min(low, cap), expected=min(expected, cap), high=cap)
+
+
+def _estimate_usd(model: ModelOptions, prompt: Range, completion: Range, n: int) -> Range:
+    if model.price is None:
+        return UNKNOWN
+    if n == 0:
+        return Range(low=0.0, expected=0.0, high=0.0)
+
+    def price(prompt_tokens: float | None, completion_tokens: float | None) -> float | None:
+        if prompt_tokens is None or completion_tokens is None:
+            return None
+        # Tiers go by the single request, so an average one is priced and multiplied.
+        usage = Usage(prompt_tokens=round(prompt_tokens / n), completion_tokens=round(completion_tokens / n))
+        usd = compute_cost(usage, model.price).usd
+        return float(usd * n) if usd is not None else None
+
+    return Range(
+        low=price(prompt.low, completion.low),
+        expected=price(prompt.expected, completion.expected),
+        high=price(prompt.high, completion.high),
+    )
+
+
+def _estimate_time(endpoint: EndpointOptions, profile: ProfileOptions | None, completion: Range, n: int) -> Range:
+    if n == 0:
+        return Range(low=0.0, expected=0.0, high=0.0)
+
+    def last(latency_s: float) -> float:
+        # The last wave is as long as one request, however few there are.
+        return max(latency_s, latency_s * n / endpoint.concurrency)
+
+    if profile is not None:
+        median_s = profile.latency_ms / 1000
+        # A few milliseconds of the machine's own work stand beside the simulated wait.
+        return Range(low=last(median_s), expected=last(median_s * 1.1 + 0.003), high=last(median_s * 2 + 0.02))
+    tokens = (completion.low, completion.expected, completion.high)
+    times = [
+        None if total is None else last(first_s + total / n / speed)
+        for total, first_s, speed in zip(tokens, _FIRST_TOKEN_S, _TOKENS_PER_S, strict=True)
+    ]
+    return Range(low=times[0], expected=times[1], high=times[2])

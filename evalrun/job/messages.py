@@ -1,0 +1,185 @@
+"""Prompts made ready: templates compiled once, messages built for each sample.
+
+A prompt's options enter; lists of chat messages leave. Only strings that the job wrote are templates; messages that a
+sample itself holds are data and pass through untouched.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from evalrun.errors import DatasetError, Problem, PromptError
+from evalrun.job.document import suggest_or_list
+from evalrun.job.image_files import load_image_url
+from evalrun.job.places import KeyPath
+from evalrun.job.readers import parse_cell
+from evalrun.job.scalars import name_value
+from evalrun.options import PromptOptions
+from evalrun.records import Sample
+from evalrun.templates import Template
+
+Scope = Mapping[str, Any]
+Render = Callable[[Scope], Any]
+Where = Callable[[KeyPath], str]
+
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+"""Roles that the wire knows."""
+
+
+class CompiledPrompt:
+    """A prompt whose templates are compiled.
+
+    Args:
+        options: The prompt, with its file already loaded.
+        path: Its key path in the job.
+        where: Gives the place of a key path.
+        files_root: Folder below which images are read; None when none are.
+
+    Raises:
+        PromptError: A template does not compile, or a message is not one; all such places at once.
+    """
+
+    __slots__ = ("_column", "_messages", "name", "uses_repeat")
+
+    def __init__(self, options: PromptOptions, path: KeyPath, where: Where, files_root: Path | None) -> None:
+        """Compile every string once."""
+        self.name = options.name
+        self._column = options.messages_column
+        compiler = _Compiler(where, files_root)
+        self._messages = compiler.compile_messages(options, path)
+        if compiler.problems:
+            raise PromptError(compiler.problems)
+        self.uses_repeat = "repeat" in compiler.names
+
+    def build(self, sample: Sample, scope: Scope) -> list[Mapping[str, Any]]:
+        """Return the messages for one sample.
+
+        Args:
+            sample: The sample.
+            scope: What its templates see.
+
+        Raises:
+            PromptError: A template does not fit the sample.
+            DatasetError: The sample's own messages, or a file it names, cannot be used.
+        """
+        if self._column is not None:
+            return _read_column(sample, self._column)
+        built: list[Mapping[str, Any]] = []
+        for fixed, render in self._messages:
+            message = dict(fixed)
+            if render is not None:
+                message["content"] = render(scope)
+            built.append(message)
+        return built
+
+
+def _read_column(sample: Sample, column: str) -> list[Mapping[str, Any]]:
+    if column not in sample.row:
+        raise DatasetError(f"the sample has no column `{column}`, which holds its messages", where=sample.where)
+    messages = sample.row[column]
+    if isinstance(messages, str):
+        # CSV and most Parquet files can hold a list only as JSON text.
+        try:
+            messages = parse_cell(messages)
+        except ValueError as error:
+            raise DatasetError(f"column `{column}` is not a list of messages: {error}", where=sample.where) from error
+    if not isinstance(messages, list) or not messages:
+        message = f"column `{column}` must be a list of messages, got {name_value(messages)}"
+        raise DatasetError(message, where=sample.where, hint='write [{"role": "user", "content": "…"}]')
+    for number, message in enumerate(messages):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise DatasetError(f"message {number} of column `{column}` has no `role`", where=sample.where)
+    return messages
+
+
+class _Compiler:
+    """Turns the strings of messages into templates; collects what cannot be used."""
+
+    def __init__(self, where: Where, files_root: Path | None) -> None:
+        self.problems: list[Problem] = []
+        self.names: set[str] = set()
+        self._where = where
+        self._files_root = files_root
+
+    def compile_messages(self, options: PromptOptions, path: KeyPath) -> list[tuple[dict[str, Any], Render | None]]:
+        compiled: list[tuple[dict[str, Any], Render | None]] = []
+        for key in ("system", "user"):
+            source = getattr(options, key)
+            if source is not None:
+                compiled.append(({"role": key, "content": ""}, self._compile_text(source, (*path, key))))
+        for index, message in enumerate(options.messages or ()):
+            compiled.append(self._compile_message(message, (*path, "messages", index)))
+        return compiled
+
+    def _compile_message(self, message: Mapping[str, Any], path: KeyPath) -> tuple[dict[str, Any], Render | None]:
+        role, content = message.get("role"), message.get("content")
+        if role not in ROLES:
+            hint = suggest_or_list(str(role), ROLES, label="roles")
+            given = "a message needs a `role`" if role is None else f"unknown role {name_value(role)}"
+            self._refuse(given, (*path, "role"), hint)
+        if content is None:
+            if role != "assistant":
+                self._refuse("a message needs `content`", path)
+            return dict(message), None
+        here = (*path, "content")
+        if isinstance(content, str):
+            return dict(message), self._compile_text(content, here)
+        if isinstance(content, list | tuple) and content:
+            return dict(message), self._compile_parts(list(content), here)
+        self._refuse(f"`content` must be text or a list of parts, got {name_value(content)}", here)
+        return dict(message), None
+
+    def _compile_text(self, source: str, path: KeyPath) -> Render:
+        try:
+            template = Template(source, where=self._where(path))
+        except PromptError as error:
+            self.problems += error.problems
+            return lambda _scope: ""
+        self.names |= template.names
+        return template.render
+
+    def _compile_parts(self, parts: list[Any], path: KeyPath) -> Render:
+        renders = [self._compile_part(part, (*path, index)) for index, part in enumerate(parts)]
+        return lambda scope: [render(scope) for render in renders]
+
+    def _compile_part(self, part: Any, path: KeyPath) -> Render:
+        if not isinstance(part, Mapping):
+            hint = "write {type: text, text: …}"
+            self._refuse(f"a content part must be a mapping, got {name_value(part)}", path, hint)
+            return lambda _scope: part
+        return self._compile_image(part, path) if "image_file" in part else self._compile_value(part, path)
+
+    def _compile_value(self, value: Any, path: KeyPath) -> Render:
+        if isinstance(value, str):
+            return self._compile_text(value, path)
+        if isinstance(value, Mapping):
+            renders = {key: self._compile_value(item, (*path, key)) for key, item in value.items()}
+            return lambda scope: {key: render(scope) for key, render in renders.items()}
+        if isinstance(value, list):
+            items = [self._compile_value(item, (*path, index)) for index, item in enumerate(value)]
+            return lambda scope: [render(scope) for render in items]
+        return lambda _scope: value
+
+    def _compile_image(self, part: Mapping[str, Any], path: KeyPath) -> Render:
+        here, source, root = (*path, "image_file"), part["image_file"], self._files_root
+        unknown = sorted(set(part) - {"type", "image_file", "detail"})
+        if unknown:
+            self._refuse(f"unknown key `{unknown[0]}` beside `image_file`", (*path, unknown[0]), "known: type, detail")
+        if root is None:
+            hint = "write for example `files_root: .` at the top of the job"
+            self._refuse("`image_file` needs a `files_root`, below which files are read", here, hint)
+        if not isinstance(source, str):
+            self._refuse(f"`image_file` must be text, got {name_value(source)}", here)
+        if root is None or not isinstance(source, str):
+            return lambda _scope: part
+        render = self._compile_text(source, here)
+        detail = {"detail": part["detail"]} if "detail" in part else {}
+
+        def build(scope: Scope) -> dict[str, Any]:
+            url = load_image_url(render(scope), root)
+            return {"type": "image_url", "image_url": {"url": url, **detail}}
+
+        return build
+
+    def _refuse(self, message: str, path: KeyPath, hint: str | None = None) -> None:
+        self.problems.append(Problem(message=message, where=self._where(path), hint=hint))

@@ -1,0 +1,229 @@
+"""The plan: every row that a run asks, in one order, made when it is wanted.
+
+A LoadedJob and a selection enter; Requests leave, lazily, in the order sample, prompt, model, repeat. The order and
+every id depend on the job alone, so that a resumed run finds its rows again.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from evalrun.errors import AuthorError, DatasetError, Problem, PromptError, UsageError
+from evalrun.job.bodies import BodyEncoder
+from evalrun.job.bodies import make_row_id as make_row_id
+from evalrun.job.config import LoadedJob
+from evalrun.job.dataset import SampleSource
+from evalrun.job.document import suggest_or_list
+from evalrun.job.estimate import (
+    PlanTotals,
+    combine_times,
+    estimate_model,
+    sum_usd,
+)
+from evalrun.job.messages import CompiledPrompt
+from evalrun.job.preflight import Preflight
+from evalrun.job.rendering import Rendering
+from evalrun.job.sample_ids import IdMaker
+from evalrun.options import ModelOptions, PromptOptions
+from evalrun.records import Request, Sample, SimulatorHint
+from evalrun.templates import Template
+
+PROGRESS_EVERY = 500
+"""Samples between two calls of `on_progress`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which part of a job to run."""
+
+    limit: int | None = None
+    """Only the first N samples that `where` lets through."""
+    models: tuple[str, ...] = ()
+    """Globs over model names; empty = all."""
+    prompts: tuple[str, ...] = ()
+    """Globs over prompt names; empty = all."""
+    where: str | None = None
+    """Expression over the sample."""
+
+
+EVERYTHING = Selection()
+
+
+class Plan:
+    """Every row of a run.
+
+    Args:
+        loaded: The job.
+        selection: Which part of it.
+
+    Raises:
+        UsageError: A glob matches nothing.
+        PromptError: An expression does not compile.
+        DatasetError: A dataset path leads to no file.
+    """
+
+    def __init__(self, loaded: LoadedJob, selection: Selection = EVERYTHING) -> None:
+        """Choose models and prompts, compile templates; no sample is read."""
+        job = loaded.job
+        self.loaded = loaded
+        self.models: tuple[ModelOptions, ...] = _choose(job.models, selection.models, "--model")
+        self.prompts: tuple[PromptOptions, ...] = _choose(job.prompts, selection.prompts, "--prompt")
+        self.repeats = job.repeats
+        self._source = SampleSource(loaded, limit=selection.limit, where=selection.where)
+        self._has_where = selection.where is not None
+        files_root = loaded.folder / job.files_root if job.files_root is not None else None
+        self._prompts = [
+            CompiledPrompt(prompt, ("prompts", job.prompts.index(prompt)), loaded.places.find, files_root)
+            for prompt in self.prompts
+        ]
+        self._encoders = [BodyEncoder(model, job.endpoints[str(model.endpoint)]) for model in self.models]
+        self._answers = {
+            name: Template(
+                options.simulator.answer_template, where=loaded.where("endpoints", name, "simulator", "answer")
+            )
+            for name, options in job.endpoints.items()
+            if options.simulator is not None
+        }
+        self._repeated_ids: frozenset[str] | None = None
+
+    def requests(self, *, models: Collection[str] | None = None) -> Iterator[Request]:
+        """Yield the requests in plan order.
+
+        Args:
+            models: Names of the models wanted; None for all. An index counts over the whole plan all the same.
+
+        Raises:
+            DatasetError: A row cannot be used; `check` finds these before anything is sent.
+            PromptError: A template does not fit a sample.
+        """
+        wanted = [
+            (position, model, encoder)
+            for position, (model, encoder) in enumerate(zip(self.models, self._encoders, strict=True))
+            if models is None or model.name in models
+        ]
+        first_index = 0
+        rows_per_prompt = len(self.models) * self.repeats
+        for sample in self._source.scan(ids=IdMaker(self._repeated_ids)):
+            rendering = Rendering(sample, self.loaded.job.vars, self._answers)
+            for prompt in self._prompts:
+                for position, model, encoder in wanted:
+                    start = first_index + position * self.repeats
+                    yield from self._make_requests(rendering, prompt, model, encoder, start)
+                first_index += rows_per_prompt
+
+    def _make_requests(
+        self,
+        rendering: Rendering,
+        prompt: CompiledPrompt,
+        model: ModelOptions,
+        encoder: BodyEncoder,
+        start: int,
+    ) -> Iterator[Request]:
+        sample, endpoint = rendering.sample, str(model.endpoint)
+        for repeat in range(self.repeats):
+            try:
+                answer = rendering.render_answer(endpoint, repeat)
+                messages, key_messages = rendering.encode_messages(prompt, repeat)
+                body, key = encoder.encode(
+                    messages, key_messages, repeat=repeat, answer=answer, row_params=sample.params
+                )
+            except (PromptError, DatasetError) as error:
+                problem = error.problems[0]
+                message = f"{problem.message} (sample {sample.sample_id!r}, {sample.where})"
+                raise type(error)(message, where=problem.where or sample.where, hint=problem.hint) from error
+            yield Request(
+                index=start + repeat,
+                row_id=make_row_id(sample.sample_id, prompt.name, model.name, repeat),
+                request_key=key,
+                sample=sample,
+                prompt=prompt.name,
+                model=model.name,
+                endpoint=endpoint,
+                repeat=repeat,
+                body=body,
+                hint=None
+                if answer is None
+                else SimulatorHint(answer=answer, sample_id=sample.sample_id, repeat=repeat),
+            )
+
+    def check(
+        self,
+        *,
+        check_sample: Callable[[Sample], list[Problem]] | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> PlanTotals:
+        """Try every template on every row, and add up what the run would take; nothing is sent.
+
+        Args:
+            check_sample: Further checks of a sample (its graders'); returns what is wrong.
+            on_progress: Told the number of samples seen, now and then and at the end.
+
+        Raises:
+            DatasetError: A row cannot be used, or there are no rows. Equal problems of several rows are told once; at
+                most 20 are listed, the rest counted.
+            PromptError: Only templates are to be mended.
+        """
+        preflight = Preflight(
+            prompts=self._prompts,
+            targets=[
+                (str(model.endpoint), encoder) for model, encoder in zip(self.models, self._encoders, strict=True)
+            ],
+            answers=self._answers,
+            vars_=self.loaded.job.vars,
+            repeats=self.repeats,
+            check_sample=check_sample,
+        )
+        ids = IdMaker()
+        try:
+            for sample in self._source.scan(preflight.report, ids):
+                preflight.check(sample)
+                if on_progress is not None and preflight.n_samples % PROGRESS_EVERY == 0:
+                    on_progress(preflight.n_samples)
+        except AuthorError as error:
+            for problem in error.problems:
+                preflight.report(problem)
+        if on_progress is not None:
+            on_progress(preflight.n_samples)
+        if preflight.tally:
+            raise preflight.tally.make_error()
+        if preflight.n_samples == 0:
+            raise self._make_empty_error()
+        self._repeated_ids = ids.repeated
+        return self._total(preflight)
+
+    def _total(self, preflight: Preflight) -> PlanTotals:
+        endpoints = self.loaded.job.endpoints
+        models = tuple(
+            estimate_model(model, endpoints[str(model.endpoint)], load)
+            for model, load in zip(self.models, preflight.loads, strict=True)
+        )
+        return PlanTotals(
+            n_samples=preflight.n_samples,
+            n_rows=preflight.n_samples * len(self.prompts) * len(self.models) * self.repeats,
+            categories=preflight.categories,
+            models=models,
+            dataset_digest=preflight.digest.hexdigest(),
+            usd=sum_usd(models),
+            time_s=combine_times(models),
+        )
+
+    def _make_empty_error(self) -> DatasetError:
+        key = "dataset" if self.loaded.job.dataset is not None else "samples"
+        if self._has_where:
+            return DatasetError("0 rows: no sample passes --where", where=self.loaded.where(key))
+        if getattr(self.loaded.job.dataset, "where", None) is not None:
+            return DatasetError("0 rows: no sample passes `where`", where=self.loaded.where("dataset", "where"))
+        hint = "an empty dataset would pass any gate, so it is refused"
+        paths = getattr(self.loaded.job.dataset, "path", self.loaded.job.dataset) or "`samples`"
+        names = paths if isinstance(paths, str) else ", ".join(map(str, paths))
+        return DatasetError(f"0 rows: {names} holds no sample", where=self.loaded.where(key), hint=hint)
+
+
+def _choose(items: Sequence[Any], globs: tuple[str, ...], flag: str) -> tuple[Any, ...]:
+    names = [item.name for item in items]
+    for glob in globs:
+        if not any(fnmatchcase(name, glob) for name in names):
+            hint = suggest_or_list(glob, names, label="the job has")
+            raise UsageError(f"{flag} {glob} matches nothing in the job", hint=hint)
+    return tuple(item for item in items if not globs or any(fnmatchcase(item.name, glob) for glob in globs))

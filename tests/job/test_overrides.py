@@ -1,0 +1,54 @@
+"""`--set` and `--var`."""
+
+import pytest
+
+from tests.job.conftest import BODY, SAMPLE, fail, load
+
+
+@pytest.mark.parametrize(
+    ("override", "keys", "value"),
+    [
+        ("repeats=3", ("repeats",), 3),
+        ("models[careful].params.temperature=0", ("models", 0, "params", "temperature"), 0),
+        ("models[0].params.stop=[a, b]", ("models", 0, "params", "stop"), ["a", "b"]),
+        ("models.careful.params.x=no", ("models", 0, "params", "x"), "no"),
+        ("endpoints[demo].simulator.seed=7", ("endpoints", "demo", "simulator", "seed"), 7),
+        ("vars.tone=casual = warm", ("vars", "tone"), "casual = warm"),
+    ],
+)
+def test_set_changes_one_value(override: str, keys: tuple[str | int, ...], value: object) -> None:
+    """A path leads through keys, names and indexes; the value is YAML."""
+    node: object = load(BODY + SAMPLE, overrides=[override]).raw
+    for key in keys:
+        node = node[key]  # type: ignore[index]
+    assert node == value
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("models[carefull].params.x=1", "--set models[carefull].params.x: `models` has no item `carefull`"),
+        ("repeats", "--set repeats: an override is PATH=VALUE"),
+        ("repeats.x=1", None),
+        ("repeats=0", "--set repeats: `repeats` must be at least 1, got 0"),
+        ("concurency=1", "--set concurency: unknown key `concurency`"),
+        ("vars.a=[1", "--set vars.a: not valid YAML: "),
+        ("a]b=1", "--set a]b: the path cannot be read at ']b=1'"),
+    ],
+)
+def test_set_names_itself_as_the_place_of_an_error(override: str, problem: str | None) -> None:
+    """What an override breaks is reported at the override."""
+    text = BODY + SAMPLE + "repeats: 1\n"
+    assert fail(text, overrides=[override])[0].startswith(problem or "--set repeats.x: `repeats` is 1")
+
+
+def test_var_means_what_the_word_means_in_yaml() -> None:
+    """A number is a number, `007` and `no` stay text."""
+    variables = {"n": "5", "id": "007", "word": "no", "flag": "true", "list": "[1, 2]"}
+    assert load(BODY + SAMPLE, variables=variables).job.vars == {
+        "n": 5,
+        "id": "007",
+        "word": "no",
+        "flag": True,
+        "list": "[1, 2]",
+    }
