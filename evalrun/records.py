@@ -399,6 +399,10 @@ class ArmSummary:
     """Mean score of each named metric."""
     categories: Mapping[str, Rate] = field(default_factory=dict)
     """Pass rate within each category."""
+    n_samples: int = 0
+    """Samples with at least one verdict: the interval's n. Equals `n_scored` without repeats."""
+    n_hard_undecided: int = 0
+    """Samples that break no `hard: true` grader, but on which one could not decide."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,294 @@
+"""A run in figures: one summary per arm, and the best arm against each other.
+
+Results and grades enter as tables, a `Summary` leaves. Rows are aggregated by the frame engine, streaming; what comes
+to Python is one record per arm, per arm and category, and counts of pairs. Unknown stays None, unanswered rows are
+counted beside every rate and never inside it.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from evalrun.analysis import stats
+from evalrun.analysis.headline import PairFigures, write_headline
+from evalrun.records import ANSWERED, ArmSummary, PairTest, Rate, Status, Summary
+
+NO_CATEGORY = "(none)"
+"""Where rows without a category are counted when other rows have one."""
+
+_ARM = ["model", "prompt"]
+_ANSWERED = sorted(ANSWERED)
+
+
+class _Arm(NamedTuple):
+    model: str
+    prompt: str
+
+
+class _Frames(NamedTuple):
+    arms: pl.DataFrame
+    """One row per arm."""
+    samples: pl.DataFrame
+    """One row per sample with a verdict; per arm i columns k{i} (passed repeats) and n{i} (scored repeats)."""
+    categories: pl.DataFrame
+    """One row per arm and category."""
+    statuses: pl.DataFrame
+    errors: pl.DataFrame
+    graded: pl.DataFrame
+    """One row per arm: counts that need the grades."""
+    metrics: pl.DataFrame
+
+
+def summarize(results: pl.LazyFrame | Path, grades: pl.LazyFrame | Path, *, is_simulated: bool) -> Summary:
+    """Return the figures of a run.
+
+    The interval of a pass rate is Wilson's at 95 % over samples: with repeats, n is the number of samples with a
+    verdict and k the sum of their means. Latencies are those of answered rows asked in this run. Costs are those of
+    the attempts that gave the outcomes; retries are in `billed_usd` of the table.
+
+    Args:
+        results: Table with the columns of results.parquet, or its path.
+        grades: Table with the columns of grades.parquet, or its path.
+        is_simulated: Whether any endpoint was a simulator.
+    """
+    rows = pl.scan_parquet(results) if isinstance(results, Path) else results
+    marks = pl.scan_parquet(grades) if isinstance(grades, Path) else grades
+    frames = _collect(rows, marks)
+    keys = [_Arm(*key) for key in frames.arms.select(_ARM).iter_rows()]
+    arms = [_build_arm(index, frames) for index in range(len(keys))]
+    order = sorted(range(len(keys)), key=lambda i: (-_rank_value(arms[i]), keys[i]))
+    figures = _compare_with_best(order, keys, frames.samples)
+    tests = tuple(figure.test for figure in figures)
+    ranked = tuple(arms[i] for i in order)
+    return Summary(
+        arms=ranked,
+        best=tests[0] if tests else None,
+        tests=tests,
+        headline=write_headline(ranked, figures),
+        statuses={status.value: 0 for status in Status} | dict(frames.statuses.iter_rows()),
+        errors=dict(frames.errors.sort("count", "error_code", descending=[True, False]).iter_rows()),
+        is_simulated=is_simulated,
+    )
+
+
+def _collect(rows: pl.LazyFrame, marks: pl.LazyFrame) -> _Frames:
+    by_row = rows.select("row_id", "sample_id", *_ARM, "status", "passed")
+    arms = rows.group_by(_ARM).agg(_arm_columns()).sort(_ARM)
+    found = arms.collect(engine="streaming")
+    others = pl.collect_all(
+        [
+            _sample_table(rows, [_Arm(*key) for key in found.select(_ARM).iter_rows()]),
+            _category_table(rows),
+            rows.group_by("status").agg(pl.len().cast(pl.Int64).alias("count")),
+            rows.filter(pl.col("error_code").is_not_null() & pl.col("status").is_in([Status.ERROR, Status.PENDING]))
+            .group_by("error_code")
+            .agg(pl.len().cast(pl.Int64).alias("count")),
+            _graded_table(by_row, marks),
+            _metric_table(by_row, marks),
+        ],
+        engine="streaming",
+    )
+    return _Frames(found, *others)
+
+
+def _arm_columns() -> list[pl.Expr]:
+    status, cost = pl.col("status"), pl.col("cost_usd")
+    answered = status.is_in(_ANSWERED)
+    asked = pl.col("latency_s").filter(answered & pl.col("reused_from").is_null())
+    counted = {
+        "n_errors": status == Status.ERROR,
+        "n_pending": status == Status.PENDING,
+        "n_filtered": status == Status.FILTERED,
+        "n_truncated": status == Status.TRUNCATED,
+        "n_empty": status == Status.EMPTY,
+        "n_refused": status == Status.REFUSED,
+        "n_answered": answered,
+        "n_cost_unknown": answered & cost.is_null(),
+        "n_usage_missing": answered & (pl.col("usage_source") == "missing"),
+        "n_scored": pl.col("passed").is_not_null(),
+        "n_passed": pl.col("passed").fill_null(value=False),
+    }
+    return [
+        pl.len().cast(pl.Int64).alias("n_total"),
+        *(condition.sum().cast(pl.Int64).alias(name) for name, condition in counted.items()),
+        pl.col("score").mean().alias("mean_score"),
+        *(_sum_known(pl.col(name).cast(pl.Int64)).alias(name) for name in ("prompt_tokens", "completion_tokens")),
+        _sum_known(cost).alias("cost_usd"),
+        _sum_known(cost.filter(answered)).alias("answered_usd"),
+        asked.quantile(0.5, "linear").alias("latency_p50_s"),
+        asked.quantile(0.95, "linear").alias("latency_p95_s"),
+        pl.col("attempts").cast(pl.Int64).sum().alias("attempts"),
+    ]
+
+
+def _sum_known(column: pl.Expr) -> pl.Expr:
+    """Return the sum of what is known; null, not 0, when nothing is."""
+    return pl.when(column.count() > 0).then(column.sum())
+
+
+def _sample_table(rows: pl.LazyFrame, keys: Sequence[_Arm]) -> pl.LazyFrame:
+    columns = []
+    for index, key in enumerate(keys):
+        is_arm = (pl.col("model") == key.model) & (pl.col("prompt") == key.prompt)
+        columns.append((is_arm & pl.col("passed")).sum().cast(pl.UInt32).alias(f"k{index}"))
+        columns.append(is_arm.sum().cast(pl.UInt32).alias(f"n{index}"))
+    return rows.filter(pl.col("passed").is_not_null()).group_by("sample_id").agg(columns).drop("sample_id")
+
+
+def _category_table(rows: pl.LazyFrame) -> pl.LazyFrame:
+    return (
+        rows.filter(pl.col("passed").is_not_null())
+        .group_by(*_ARM, "category")
+        .agg(
+            pl.col("passed").sum().cast(pl.Int64).alias("n_passed"),
+            pl.len().cast(pl.Int64).alias("n_scored"),
+            pl.col("sample_id").n_unique().cast(pl.Int64).alias("n_samples"),
+        )
+        .sort(*_ARM, "category")
+    )
+
+
+def _graded_table(by_row: pl.LazyFrame, marks: pl.LazyFrame) -> pl.LazyFrame:
+    # Only grades that failed hard or could not decide are joined: few rows, whatever the size of the run.
+    is_broken = pl.col("hard") & ~pl.col("passed").fill_null(value=True)
+    is_undecided = pl.col("passed").is_null()
+    notable = (
+        marks.filter(is_broken | is_undecided)
+        .group_by("row_id")
+        .agg(
+            is_broken.any().alias("broken"),
+            is_undecided.any().alias("undecided"),
+            (is_undecided & pl.col("hard")).any().alias("hard_undecided"),
+        )
+    )
+    joined = by_row.join(notable, on="row_id", how="inner")
+    per_sample = joined.group_by(*_ARM, "sample_id").agg(
+        pl.col("broken").any(),
+        pl.col("hard_undecided").any(),
+        (pl.col("undecided") & pl.col("passed").is_null()).sum().cast(pl.Int64).alias("n_ungraded"),
+    )
+    return per_sample.group_by(_ARM).agg(
+        pl.col("n_ungraded").sum(),
+        pl.col("broken").sum().cast(pl.Int64).alias("n_hard_failures"),
+        (pl.col("hard_undecided") & ~pl.col("broken")).sum().cast(pl.Int64).alias("n_hard_undecided"),
+    )
+
+
+def _metric_table(by_row: pl.LazyFrame, marks: pl.LazyFrame) -> pl.LazyFrame:
+    named = marks.filter(pl.col("metric").is_not_null() & pl.col("score").is_not_null())
+    return (
+        named.select("row_id", "metric", pl.col("score").alias("mark"))
+        .join(by_row.select("row_id", *_ARM), on="row_id", how="inner")
+        .group_by(*_ARM, "metric")
+        .agg(pl.col("mark").mean())
+        .sort(*_ARM, "metric")
+    )
+
+
+def _build_arm(index: int, frames: _Frames) -> ArmSummary:
+    row = frames.arms.row(index, named=True)
+    is_arm = (pl.col("model") == row["model"]) & (pl.col("prompt") == row["prompt"])
+    graded = frames.graded.filter(is_arm).to_dicts()
+    counts = graded[0] if graded else {"n_ungraded": 0, "n_hard_failures": 0, "n_hard_undecided": 0}
+    n_samples, rate = _build_arm_rate(index, row, frames.samples)
+    n_answered, n_passed = row.pop("n_answered"), row.pop("n_passed")
+    usd = row.pop("answered_usd") if not row["n_cost_unknown"] else row.pop("answered_usd") and None
+    kept = {name: value for name, value in row.items() if name not in _ARM}
+    return ArmSummary(
+        model=row["model"],
+        prompt=row["prompt"],
+        pass_rate=rate,
+        n_samples=n_samples,
+        n_ungraded=counts["n_ungraded"],
+        n_hard_failures=counts["n_hard_failures"],
+        n_hard_undecided=counts["n_hard_undecided"],
+        usd_per_1k=usd / n_answered * 1000 if usd is not None and n_answered else None,
+        usd_per_correct=usd / n_passed if usd is not None and n_passed else None,
+        metrics=dict(frames.metrics.filter(is_arm).select("metric", "mark").iter_rows()),
+        categories=_build_categories(frames.categories.filter(is_arm)),
+        **kept,
+    )
+
+
+def _build_arm_rate(index: int, row: Mapping[str, Any], samples: pl.DataFrame) -> tuple[int, Rate]:
+    scored = samples.filter(pl.col(f"n{index}") > 0)
+    n_samples = scored.height
+    passed = float(scored.select((pl.col(f"k{index}") / pl.col(f"n{index}")).sum()).item()) if n_samples else 0.0
+    return n_samples, _make_rate(row["n_passed"], row["n_scored"], sample_passes=passed, n_samples=n_samples)
+
+
+def _build_categories(rows: pl.DataFrame) -> dict[str, Rate]:
+    if rows["category"].null_count() == rows.height:
+        return {}
+    rates = {}
+    for row in rows.iter_rows(named=True):
+        passes = row["n_passed"] / row["n_scored"] * row["n_samples"]
+        rates[NO_CATEGORY if row["category"] is None else row["category"]] = _make_rate(
+            row["n_passed"], row["n_scored"], sample_passes=passes, n_samples=row["n_samples"]
+        )
+    return rates
+
+
+def _make_rate(passed: int, n: int, *, sample_passes: float, n_samples: int) -> Rate:
+    low, high = stats.wilson(min(sample_passes, float(n_samples)), n_samples)
+    return Rate(passed=passed, n=n, value=passed / n if n else None, low=low, high=high)
+
+
+def _rank_value(arm: ArmSummary) -> float:
+    return -1.0 if arm.pass_rate.value is None else arm.pass_rate.value
+
+
+def _compare_with_best(order: Sequence[int], keys: Sequence[_Arm], samples: pl.DataFrame) -> list[PairFigures]:
+    """Return the best arm's test against each other arm that shares scored samples with it, in rank order."""
+    figures = []
+    for other in order[1:]:
+        counts = _count_pairs(samples, order[0], other)
+        if counts:
+            figures.append(_test_pairs(keys[other], counts))
+    adjusted = stats.holm([figure.test.p_value for figure in figures])
+    return [figure.with_p_value(p_value) for figure, p_value in zip(figures, adjusted, strict=True)]
+
+
+def _count_pairs(samples: pl.DataFrame, best: int, other: int) -> Counter[tuple[Fraction, Fraction]]:
+    """Return how often each pair of sample means occurs, over samples scored on both sides."""
+    columns = [f"k{best}", f"n{best}", f"k{other}", f"n{other}"]
+    grouped = samples.filter((pl.col(columns[1]) > 0) & (pl.col(columns[3]) > 0)).group_by(columns).len()
+    counts: Counter[tuple[Fraction, Fraction]] = Counter()
+    for best_k, best_n, other_k, other_n, times in grouped.iter_rows():
+        counts[Fraction(best_k, best_n), Fraction(other_k, other_n)] += times
+    return counts
+
+
+def _test_pairs(other: _Arm, counts: Mapping[tuple[Fraction, Fraction], int]) -> PairFigures:
+    differences: Counter[Fraction] = Counter()
+    for (left, right), times in counts.items():
+        differences[left - right] += times
+    n = sum(counts.values())
+    best_only = sum(times for value, times in differences.items() if value > 0)
+    other_only = sum(times for value, times in differences.items() if value < 0)
+    is_binary = all(mean in {0, 1} for pair in counts for mean in pair)
+    if is_binary:
+        both = counts.get((Fraction(1), Fraction(1)), 0)
+        table = stats.Table(both, other_only, best_only, n - both - best_only - other_only)
+        low, high = stats.tango(table)
+        p_value = stats.mcnemar_exact(other_only, best_only).two_sided
+    else:
+        low, high = stats.normal_interval(differences)
+        p_value = stats.sign_flip_counts(differences).p_value
+    mean, variance = stats.mean_and_variance(differences)
+    test = PairTest(
+        model=other.model,
+        prompt=other.prompt,
+        n_pairs=n,
+        best_only=best_only,
+        other_only=other_only,
+        difference=mean,
+        low=low,
+        high=high,
+        p_value=p_value,
+    )
+    return PairFigures(test=test, variance=variance, discordance=(best_only + other_only) / n if is_binary else None)
