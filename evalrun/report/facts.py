@@ -1,0 +1,249 @@
+"""The run strip: what was run, what it took, and what a reader must know before trusting the figures.
+
+Manifest, summary and rows enter; tiles, small print and warnings leave as text. A key that the manifest lacks is shown
+as unknown, so that old and foreign runs render too.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evalrun.records import Status
+from evalrun.report.figures import (
+    UNKNOWN,
+    format_compact,
+    format_count,
+    format_duration,
+    format_percent,
+    format_time,
+    format_usd,
+    read_number,
+)
+from evalrun.report.model import ReportData
+
+_DIGEST_CHARS = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """One figure of the strip, with a line under it."""
+
+    name: str
+    value: str
+    note: str = ""
+    is_alarming: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceRow:
+    """The price that was used for one model."""
+
+    model: str
+    rates: tuple[str, ...]
+    """USD per 1M tokens, one text for each column; "" where the price names none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """The run strip, ready to be drawn."""
+
+    title: str
+    run_id: str
+    description: str
+    started: str
+    tiles: tuple[Fact, ...]
+    details: tuple[Fact, ...]
+    warnings: tuple[str, ...]
+    price_columns: tuple[str, ...]
+    prices: tuple[PriceRow, ...]
+
+
+def build_facts(data: ReportData) -> RunFacts:
+    """Return the strip of a run."""
+    manifest = data.manifest
+    columns, prices = _build_prices(_get(manifest, "prices"))
+    return RunFacts(
+        title=str(manifest.get("job_name") or "run"),
+        run_id=str(manifest.get("run_id") or UNKNOWN),
+        description=str(_get(manifest, "job").get("description") or ""),
+        started=format_time(manifest.get("started_at")),
+        tiles=_build_tiles(data),
+        details=_build_details(data),
+        warnings=build_warnings(data),
+        price_columns=columns,
+        prices=prices,
+    )
+
+
+def build_warnings(data: ReportData) -> tuple[str, ...]:
+    """Return what a reader must know before trusting the figures, most general first."""
+    found = [str(warning) for warning in data.manifest.get("warnings") or ()]
+    found += _warn_of_lanes(data.manifest.get("lanes") or ())
+    found += _warn_of_counts(data)
+    found += _warn_of_names(data)
+    return tuple(dict.fromkeys(found))
+
+
+def _build_tiles(data: ReportData) -> tuple[Fact, ...]:
+    statuses = data.summary.statuses
+    n_rows = sum(statuses.values())
+    n_errors, n_pending = statuses.get(Status.ERROR, 0), statuses.get(Status.PENDING, 0)
+    n_samples = len({row.sample_id for row in data.rows})
+    n_categories = len({row.category for row in data.rows if row.category is not None})
+    pending = f", {format_count(n_pending)} pending" if n_pending else ""
+    return (
+        Fact(name="Samples", value=format_count(n_samples), note=_count(n_categories, "category", "categories")),
+        Fact(name="Rows", value=format_count(n_rows), note=_describe_grid(data)),
+        _build_requests(data),
+        Fact(
+            name="Errors",
+            value=format_count(n_errors),
+            note=(f"{format_percent(n_errors / n_rows)} of rows{pending}" if n_rows else ""),
+            is_alarming=n_errors + n_pending > 0,
+        ),
+        _build_tokens(data),
+        _build_spend(data),
+        Fact(
+            name="Wall time",
+            value=format_duration(read_number(data.manifest.get("wall_s"))),
+            note=_describe_time_estimate(data.manifest),
+        ),
+    )
+
+
+def _describe_grid(data: ReportData) -> str:
+    n_models = len({arm.model for arm in data.summary.arms})
+    n_prompts = len({arm.prompt for arm in data.summary.arms})
+    n_repeats = max((row.repeat for row in data.rows), default=0) + 1
+    parts = [_count(n_prompts, "prompt", "prompts"), _count(n_models, "model", "models")]
+    if n_repeats > 1:
+        parts.append(f"{n_repeats} repeats")
+    return " × ".join(part for part in parts if part)
+
+
+def _build_requests(data: ReportData) -> Fact:
+    totals = _get(data.manifest, "totals")
+    requests, attempts = read_number(totals.get("requests")), read_number(totals.get("attempts"))
+    if requests is None:
+        return Fact(name="Requests", value=UNKNOWN)
+    note = "" if attempts is None else f"{format_count(attempts)} attempts, {format_count(attempts - requests)} retries"
+    return Fact(name="Requests", value=format_count(requests), note=note)
+
+
+def _build_tokens(data: ReportData) -> Fact:
+    totals = _get(data.manifest, "totals")
+    prompt, completion = read_number(totals.get("prompt_tokens")), read_number(totals.get("completion_tokens"))
+    both = None if prompt is None or completion is None else prompt + completion
+    note = f"{format_compact(prompt)} in, {format_compact(completion)} out" if both is not None else ""
+    return Fact(name="Tokens", value=format_compact(both), note=note)
+
+
+def _build_spend(data: ReportData) -> Fact:
+    totals = _get(data.manifest, "totals")
+    usd, n_unknown = read_number(totals.get("usd")), int(read_number(totals.get("usd_unknown_rows")) or 0)
+    notes = []
+    if n_unknown:
+        notes.append(f"+ {_count(n_unknown, 'row', 'rows')} of unknown cost")
+    low, high = _read_range(data.manifest, "usd")
+    if low is not None and high is not None:
+        notes.append(f"estimated {format_usd(low)} to {format_usd(high)}")
+    return Fact(name="Spend", value=format_usd(usd), note=", ".join(notes), is_alarming=n_unknown > 0)
+
+
+def _describe_time_estimate(manifest: Mapping[str, Any]) -> str:
+    low, high = _read_range(manifest, "time_s")
+    if low is None or high is None:
+        return ""
+    return f"estimated {format_duration(low)} to {format_duration(high)}"
+
+
+def _build_details(data: ReportData) -> tuple[Fact, ...]:
+    manifest = data.manifest
+    digests, versions = _get(manifest, "digests"), _get(manifest, "versions")
+    found = [
+        Fact(name="Run", value=str(manifest.get("run_id") or UNKNOWN)),
+        Fact(name="Started", value=format_time(manifest.get("started_at"))),
+        Fact(name="Finished", value=format_time(manifest.get("finished_at"))),
+        Fact(name="Models", value=", ".join(sorted({arm.model for arm in data.summary.arms})) or UNKNOWN),
+        Fact(name="Prompts", value=", ".join(sorted({arm.prompt for arm in data.summary.arms})) or UNKNOWN),
+    ]
+    if manifest.get("job_path"):
+        found.append(Fact(name="Job file", value=str(manifest["job_path"])))
+    found += [
+        Fact(name=f"{name.capitalize()} digest", value=str(digest)[:_DIGEST_CHARS])
+        for name, digest in digests.items()
+        if digest
+    ]
+    software = ", ".join(f"{name} {version}" for name, version in versions.items())
+    found.append(Fact(name="Software", value=software or UNKNOWN))
+    return tuple(found)
+
+
+def _build_prices(prices: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[PriceRow, ...]]:
+    """Return the columns that any price names, and one row a model; extras like tiers are left to run.json."""
+    columns = tuple(
+        name
+        for name in ("input", "cached_input", "cache_write", "output", "reasoning")
+        if any(isinstance(price, Mapping) and price.get(name) is not None for price in prices.values())
+    )
+    rows = []
+    for model, price in prices.items():
+        known = price if isinstance(price, Mapping) else {}
+        texts = tuple("" if known.get(name) is None else str(known[name]) for name in columns)
+        rows.append(PriceRow(model=str(model), rates=texts))
+    return columns, tuple(rows)
+
+
+def _warn_of_lanes(lanes: Sequence[Any]) -> list[str]:
+    stopped = [lane for lane in lanes if isinstance(lane, Mapping) and lane.get("stopped_by")]
+    return [
+        f"The lane of {lane.get('model')} at {lane.get('endpoint')} was stopped by `{lane['stopped_by']}`"
+        + (f": {lane['stop_message']}" if lane.get("stop_message") else ".")
+        for lane in stopped
+    ]
+
+
+def _warn_of_counts(data: ReportData) -> list[str]:
+    arms, statuses = data.summary.arms, data.summary.statuses
+    counts = (
+        (statuses.get(Status.PENDING, 0), "row was not asked; `evalrun run --resume` goes on.",
+         "rows were not asked; `evalrun run --resume` goes on."),
+        (statuses.get(Status.TRUNCATED, 0), "answer was cut off by the token limit.",
+         "answers were cut off by the token limit."),
+        (statuses.get(Status.EMPTY, 0), "answer was empty; it is graded as empty text.",
+         "answers were empty; they are graded as empty text."),
+        (statuses.get(Status.REFUSED, 0), "answer is a refusal.", "answers are refusals."),
+        (statuses.get(Status.FILTERED, 0), "row was stopped by a content filter; it is not scored.",
+         "rows were stopped by a content filter; they are not scored."),
+        (sum(arm.n_ungraded for arm in arms), "answer could not be graded; it is not scored.",
+         "answers could not be graded; they are not scored."),
+        (sum(arm.n_usage_missing for arm in arms), "reply came without token usage.",
+         "replies came without token usage."),
+        (sum(arm.n_cost_unknown for arm in arms), "answer has no known cost; sums of money leave it out.",
+         "answers have no known cost; sums of money leave them out."),
+    )  # fmt: skip
+    return [f"{count:,} {one if count == 1 else many}" for count, one, many in counts if count]
+
+
+def _warn_of_names(data: ReportData) -> list[str]:
+    """Say which models answered under a name that was not asked for."""
+    names = Counter((row.model, row.response_model or "no name") for row in data.rows if "model_mismatch" in row.flags)
+    return [
+        f"{_count(count, 'reply', 'replies')} of {model} came under another name: “{other}”."
+        for (model, other), count in names.items()
+    ]
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}" if number else ""
+
+
+def _get(mapping: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = mapping.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _read_range(manifest: Mapping[str, Any], quantity: str) -> tuple[float | None, float | None]:
+    estimate = _get(_get(manifest, "estimate"), quantity)
+    return read_number(estimate.get("low")), read_number(estimate.get("high"))

@@ -1,0 +1,292 @@
+"""What a report is made from: the run's manifest, summary, verdict and rows, as plain values.
+
+Dicts with the columns of results.parquet and grades.parquet enter, frozen records leave. Invariant: texts are clipped
+here, once, so that no rendering has to hold more of a row than it may show; the tables keep the whole text.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal
+
+from evalrun.records import Status, Summary, Verdict
+from evalrun.report.text import clip
+
+Include = Literal["full", "outputs", "none"]
+
+MAX_TEXT_CHARS = 20_000
+"""Longest text a report keeps of one message, output or sample field."""
+
+_EXPECTED_NAMES = ("expected", "answer", "target", "label", "reference", "ideal")
+
+
+class Mark(StrEnum):
+    """What a row is shown as, worst first: the order of every item list."""
+
+    FAIL = "fail"
+    ERROR = "error"
+    UNGRADED = "ungraded"
+    PENDING = "pending"
+    FILTERED = "filtered"
+    PASS = "pass"  # noqa: S105 - a verdict, no password
+
+
+MARK_WORDS: Mapping[Mark, str] = {
+    Mark.FAIL: "failed",
+    Mark.ERROR: "error",
+    Mark.UNGRADED: "not graded",
+    Mark.PENDING: "pending",
+    Mark.FILTERED: "filtered",
+    Mark.PASS: "passed",
+}
+"""How each mark is said in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportMessage:
+    """One message of a prompt as sent, content parts joined."""
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportGrade:
+    """One grader's verdict on a row."""
+
+    grader: str
+    type: str
+    passed: bool | None
+    """None when the grader could not decide."""
+    score: float | None
+    """0..1; None when the grader could not decide."""
+    reason: str
+    hard: bool
+    error_code: str | None
+    """None when the grader decided."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportRow:
+    """One row of the run with its grades, as reports show it. Null means as in results.parquet."""
+
+    row_id: str
+    sample_id: str
+    category: str | None
+    prompt: str
+    model: str
+    repeat: int
+    """0-based."""
+    mark: Mark
+    status: str
+    error_code: str | None
+    error_message: str | None
+    http_status: int | None
+    attempts: int
+    fields: tuple[tuple[str, str], ...]
+    """The sample's columns as text, expected answers first."""
+    messages: tuple[ReportMessage, ...]
+    params: str | None
+    """The request body without model and messages, JSON; None when there are no other keys."""
+    output: str | None
+    refusal: str | None
+    reasoning: str | None
+    tool_calls: str | None
+    finish_reason: str | None
+    response_model: str | None
+    flags: tuple[str, ...]
+    prompt_tokens: int | None
+    cached_tokens: int | None
+    completion_tokens: int | None
+    reasoning_tokens: int | None
+    cost_usd: float | None
+    """None when unknown."""
+    latency_s: float | None
+    score: float | None
+    passed: bool | None
+    grades: tuple[ReportGrade, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportData:
+    """Everything a rendering reads. All renderings of a run are made from one of these."""
+
+    manifest: Mapping[str, Any]
+    """run.json."""
+    summary: Summary
+    verdict: Verdict
+    rows: Sequence[ReportRow]
+    """In plan order."""
+    include: Include = "full"
+    """Texts to show: prompts and outputs, outputs only, or none."""
+
+
+def build_report_row(row: Mapping[str, Any], grades: Sequence[Mapping[str, Any]]) -> ReportRow:
+    """Return one row as reports show it.
+
+    Args:
+        row: A row of results.parquet. Columns that are absent count as null.
+        grades: The rows of grades.parquet with the same `row_id`, in their order there.
+    """
+    request = _read_object(row.get("request"))
+    kept = tuple(_build_grade(grade) for grade in grades)
+    return ReportRow(
+        row_id=str(row["row_id"]),
+        sample_id=str(row["sample_id"]),
+        category=row.get("category"),
+        prompt=str(row["prompt"]),
+        model=str(row["model"]),
+        repeat=int(row.get("repeat") or 0),
+        mark=_choose_mark(str(row["status"]), row.get("passed")),
+        status=str(row["status"]),
+        error_code=row.get("error_code"),
+        error_message=_clip(row.get("error_message")),
+        http_status=row.get("http_status"),
+        attempts=int(row.get("attempts") or 0),
+        fields=_build_fields(_read_object(row.get("sample"))),
+        messages=_build_messages(request.get("messages")),
+        params=_build_params(request),
+        output=_clip(row.get("output")),
+        refusal=_clip(row.get("refusal")),
+        reasoning=_clip(row.get("reasoning")),
+        tool_calls=_clip(row.get("tool_calls")),
+        finish_reason=row.get("finish_reason"),
+        response_model=row.get("response_model"),
+        flags=tuple(map(str, _read_list(row.get("flags")))),
+        prompt_tokens=row.get("prompt_tokens"),
+        cached_tokens=row.get("cached_tokens"),
+        completion_tokens=row.get("completion_tokens"),
+        reasoning_tokens=row.get("reasoning_tokens"),
+        cost_usd=_read_finite(row.get("cost_usd")),
+        latency_s=_read_finite(row.get("latency_s")),
+        score=_read_finite(row.get("score")),
+        passed=row.get("passed"),
+        grades=kept,
+    )
+
+
+def explain_row(row: ReportRow, *, include: Include) -> str:
+    """Return why a row is not a pass, in one short text; "" when there is nothing to say.
+
+    Args:
+        row: The row.
+        include: With `none` only graders and codes are named, since reasons and messages quote texts.
+    """
+    if row.mark is Mark.FAIL:
+        return _explain_grades([grade for grade in row.grades if grade.passed is False], include=include)
+    if row.mark is Mark.UNGRADED:
+        undecided = [grade for grade in row.grades if grade.passed is None]
+        return _explain_grades(undecided, include=include) or "no grader applies to this sample"
+    if row.mark in (Mark.ERROR, Mark.PENDING, Mark.FILTERED):
+        status = f"HTTP {row.http_status}" if row.http_status is not None else None
+        message = row.error_message if include != "none" else None
+        return ": ".join(part for part in (row.error_code, status, message) if part)
+    return ""
+
+
+def order_worst_first(rows: Sequence[ReportRow]) -> list[ReportRow]:
+    """Return the rows by mark, worst first, each mark in plan order."""
+    ranks = {mark: rank for rank, mark in enumerate(Mark)}
+    return sorted(rows, key=lambda row: ranks[row.mark])
+
+
+def _explain_grades(grades: Sequence[ReportGrade], *, include: Include) -> str:
+    if include == "none":
+        return ", ".join(grade.grader for grade in grades)
+    return "; ".join(f"{grade.grader}: {grade.reason or grade.error_code or 'no reason given'}" for grade in grades)
+
+
+def _choose_mark(status: str, passed: bool | None) -> Mark:  # noqa: FBT001 - a column's value, null included
+    if status in (Status.ERROR, Status.PENDING, Status.FILTERED):
+        return Mark(status)
+    if passed is None:
+        return Mark.UNGRADED
+    return Mark.PASS if passed else Mark.FAIL
+
+
+def _build_grade(grade: Mapping[str, Any]) -> ReportGrade:
+    return ReportGrade(
+        grader=str(grade["grader"]),
+        type=str(grade.get("type") or ""),
+        passed=grade.get("passed"),
+        score=_read_finite(grade.get("score")),
+        reason=_clip(grade.get("reason")) or "",
+        hard=bool(grade.get("hard")),
+        error_code=grade.get("error_code"),
+    )
+
+
+def _build_fields(sample: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    def rank(name: str) -> int:
+        return _EXPECTED_NAMES.index(name) if name in _EXPECTED_NAMES else len(_EXPECTED_NAMES)
+
+    names = sorted(sample, key=lambda name: rank(name.lower()))
+    return tuple((clip(name, 200), clip(_write_text(sample[name]), MAX_TEXT_CHARS)) for name in names)
+
+
+def _build_messages(messages: Any) -> tuple[ReportMessage, ...]:
+    if not isinstance(messages, list):
+        return ()
+    kept = [message for message in messages if isinstance(message, Mapping)]
+    return tuple(
+        ReportMessage(role=str(message.get("role", "")), text=clip(_join_content(message), MAX_TEXT_CHARS))
+        for message in kept
+    )
+
+
+def _join_content(message: Mapping[str, Any]) -> str:
+    """Return a message's text; parts that are not text are named, never shown or loaded."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return _write_text({key: value for key, value in message.items() if key != "role"})
+    return "\n".join(_describe_part(part) for part in content)
+
+
+def _describe_part(part: Any) -> str:
+    if isinstance(part, Mapping) and isinstance(part.get("text"), str):
+        return str(part["text"])
+    text = _write_text(part)
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    return f"[{kind or 'part'}, {len(text):,} characters] {clip(text, 300)}"
+
+
+def _build_params(request: Mapping[str, Any]) -> str | None:
+    params = {key: value for key, value in request.items() if key not in ("model", "messages")}
+    return clip(_write_text(params), MAX_TEXT_CHARS) if params else None
+
+
+def _write_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _read_finite(value: Any) -> float | None:
+    """Read a number; NaN and infinity, which JSON cannot hold, count as unknown."""
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _clip(text: Any) -> str | None:
+    return None if text is None else clip(str(text), MAX_TEXT_CHARS)
+
+
+def _read_object(text: Any) -> Mapping[str, Any]:
+    value = _read_json(text)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _read_list(text: Any) -> list[Any]:
+    value = _read_json(text)
+    return value if isinstance(value, list) else []
+
+
+def _read_json(text: Any) -> Any:
+    """Read a JSON column. A text that is no JSON is a foreign file's: it is shown as absent."""
+    if not isinstance(text, str):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

@@ -1,0 +1,74 @@
+"""The run in figures for programs: summary.json.
+
+ReportData enters, one object of JSON values leaves. Numbers are numbers, what is unknown is null, and no text of a
+sample or a model is in it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from decimal import Decimal
+from typing import Any
+
+from evalrun.records import SCHEMA_VERSION
+from evalrun.report.figures import read_number
+from evalrun.report.model import ReportData
+
+
+def build_summary_json(data: ReportData) -> dict[str, Any]:
+    """Return what summary.json holds.
+
+    Returns:
+        `schema_version`, `simulated`, `run` (id, job, times, digests, versions, totals, warnings), `headline`,
+        `arms` best first, `best`, `tests`, `statuses`, `errors` and `verdict`, with the fields of the records.
+    """
+    summary = data.summary
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "simulated": summary.is_simulated,
+        "run": _build_run(data.manifest),
+        "headline": summary.headline,
+        "arms": _to_json(summary.arms),
+        "best": _to_json(summary.best),
+        "tests": _to_json(summary.tests),
+        "statuses": _to_json(summary.statuses),
+        "errors": _to_json(summary.errors),
+        "verdict": _to_json(data.verdict),
+    }
+
+
+def _build_run(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    totals = manifest.get("totals")
+    known = totals if isinstance(totals, Mapping) else {}
+    return {
+        "run_id": manifest.get("run_id"),
+        "job_name": manifest.get("job_name"),
+        "started_at": manifest.get("started_at"),
+        "finished_at": manifest.get("finished_at"),
+        "wall_s": read_number(manifest.get("wall_s")),
+        "digests": _to_json(manifest.get("digests")),
+        "versions": _to_json(manifest.get("versions")),
+        # Money is kept as decimal text in some manifests; here every total is a number.
+        "totals": {str(name): _read_total(value) for name, value in known.items()},
+        "warnings": _to_json(list(manifest.get("warnings") or ())),
+    }
+
+
+def _read_total(value: Any) -> int | float | None:
+    number = read_number(value)
+    if number is None or not math.isfinite(number):
+        return None
+    return value if isinstance(value, int) else number
+
+
+def _to_json(value: Any) -> Any:
+    """Return records as objects, sequences as lists, decimals as numbers, and NaN as null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: _to_json(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _to_json(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_to_json(item) for item in value]
+    if isinstance(value, float | Decimal):
+        return float(value) if math.isfinite(value) else None
+    return value

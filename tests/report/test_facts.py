@@ -1,0 +1,83 @@
+"""The run strip says what was run, and what must be known before trusting it."""
+
+from dataclasses import replace
+
+from evalrun.report.facts import build_facts
+from evalrun.report.model import ReportData, build_report_row
+from tests.report.fake_run import make_data, make_result, make_run
+
+
+def read_tiles(data: ReportData) -> dict[str, str]:
+    """Return the tiles as one text each."""
+    return {fact.name: f"{fact.value} | {fact.note}" for fact in build_facts(data).tiles}
+
+
+def test_tiles_say_what_the_run_took() -> None:
+    """Samples, rows, requests, errors, tokens, spend and time are told with what they mean."""
+    tiles = read_tiles(make_run(n_samples=60))
+    assert tiles["Samples"] == "60 | 6 categories"
+    assert tiles["Rows"] == "360 | 2 prompts × 3 models"
+    assert "retries" in tiles["Requests"]
+    assert tiles["Wall time"] == "2 min 05 s | estimated 1 min 00 s to 5 min 00 s"
+    assert " | estimated $" in tiles["Spend"]
+
+
+def test_unknown_spend_is_said() -> None:
+    """An unknown cost is a word and a count of rows, never a zero."""
+    tiles = read_tiles(make_run(n_samples=12, has_prices=False))
+    assert tiles["Spend"].startswith("unknown | + ")
+    assert "rows of unknown cost" in tiles["Spend"]
+
+
+def test_facts_of_an_empty_manifest_are_unknown() -> None:
+    """A manifest that lacks everything still gives a strip."""
+    tiles = read_tiles(make_data([], manifest={}))
+    assert tiles["Requests"] == "unknown | "
+    assert tiles["Spend"] == "unknown | "
+    assert build_facts(make_data([], manifest={})).run_id == "unknown"
+
+
+def test_repeats_are_told_in_the_grid() -> None:
+    """A repeated run says how often each row was asked."""
+    rows = [build_report_row(make_result(repeat=repeat), []) for repeat in range(3)]
+    assert read_tiles(make_data(rows))["Rows"] == "3 | 1 prompt × 1 model × 3 repeats"
+
+
+def test_warnings_count_what_may_mislead() -> None:
+    """Cut, empty, filtered, refused, ungraded and pending rows are each counted in a warning."""
+    statuses = ("truncated", "empty", "filtered", "refused", "pending", "pending")
+    rows = [build_report_row(make_result(sample_id=str(i), status=s, passed=None), []) for i, s in enumerate(statuses)]
+    data = make_data(rows)
+    warnings = " ".join(build_facts(replace(data, manifest=dict(data.manifest) | {"warnings": []})).warnings)
+    for part in (
+        "2 rows were not asked; `evalrun run --resume` goes on.",
+        "1 answer was cut off",
+        "1 answer was empty",
+        "1 answer is a refusal",
+        "1 row was stopped by a content filter",
+        "3 answers could not be graded",
+    ):
+        assert part in warnings
+
+
+def test_warnings_name_the_model_that_answered() -> None:
+    """A reply under another name than was asked for is told with that name."""
+    row = build_report_row(make_result(flags='["model_mismatch"]', response_model="gpt-5.1-2026"), [])
+    assert "1 reply of gpt-5.1 came under another name: “gpt-5.1-2026”." in build_facts(make_data([row])).warnings
+
+
+def test_warnings_tell_stopped_lanes() -> None:
+    """A lane that was stopped is named with its code."""
+    data = make_run(n_samples=6)
+    lane = {"endpoint": "gateway", "model": "gpt-5.1", "stopped_by": "quota", "stop_message": "pay"}
+    told = build_facts(replace(data, manifest=dict(data.manifest) | {"lanes": [lane, {"model": "x"}]})).warnings
+    assert "The lane of gpt-5.1 at gateway was stopped by `quota`: pay" in told
+
+
+def test_prices_are_those_of_the_run() -> None:
+    """The price table has the columns that any price names, and says which models have none."""
+    data = make_run(n_samples=6)
+    prices = {"a": {"input": "1.25", "output": "10.0", "tiers": []}, "b": None}
+    facts = build_facts(replace(data, manifest=dict(data.manifest) | {"prices": prices}))
+    assert facts.price_columns == ("input", "output")
+    assert [(price.model, price.rates) for price in facts.prices] == [("a", ("1.25", "10.0")), ("b", ("", ""))]

@@ -1,0 +1,48 @@
+"""summary.json: numbers as numbers, the unknown as null."""
+
+import json
+import math
+from dataclasses import replace
+from decimal import Decimal
+
+from evalrun.report.summary_json import build_summary_json
+from tests.report.fake_run import make_data, make_run
+from tests.report.golden_files import check_golden
+
+
+def test_summary_json_is_as_it_was() -> None:
+    """The whole object of a small run equals the golden file."""
+    text = json.dumps(build_summary_json(make_run(n_samples=12, seed=3)), ensure_ascii=False, indent=2, allow_nan=False)
+    check_golden("summary.json", text + "\n")
+
+
+def test_summary_json_has_its_keys() -> None:
+    """Programs find what the contract promises."""
+    assert list(build_summary_json(make_run(n_samples=6))) == [
+        "schema_version", "simulated", "run", "headline", "arms", "best", "tests", "statuses", "errors", "verdict",
+    ]  # fmt: skip
+
+
+def test_summary_json_writes_unknown_as_null() -> None:
+    """An unknown cost is null, and so is a number that JSON cannot hold."""
+    data = make_run(n_samples=6, has_prices=False)
+    arm = replace(data.summary.arms[0], metrics={"m": math.nan})
+    summary = build_summary_json(replace(data, summary=replace(data.summary, arms=(arm,))))
+    assert summary["arms"][0]["usd_per_1k"] is None
+    assert summary["arms"][0]["metrics"] == {"m": None}
+    assert summary["run"]["totals"]["usd"] is None
+
+
+def test_summary_json_writes_decimals_as_numbers() -> None:
+    """Money that a manifest holds as text or decimal becomes a number."""
+    manifest = {"totals": {"usd": "1.25", "requests": 3, "other": Decimal("0.5"), "odd": "x"}, "wall_s": 2}
+    run = build_summary_json(make_data([], manifest=manifest))["run"]
+    assert run["totals"] == {"usd": 1.25, "requests": 3, "other": 0.5, "odd": None}
+    assert run["wall_s"] == 2.0
+
+
+def test_summary_json_of_an_empty_run_is_whole() -> None:
+    """A run without rows has every key."""
+    summary = build_summary_json(make_data([], manifest={}))
+    assert (summary["arms"], summary["best"], summary["tests"]) == ([], None, [])
+    json.dumps(summary, allow_nan=False)
