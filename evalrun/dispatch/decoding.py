@@ -1,0 +1,93 @@
+"""Reply bodies off the wire: content codings undone piece by piece, under a cap.
+
+Chunks enter as received, the decoded body leaves. A body can never grow beyond its cap, whatever a few received bytes
+decode to.
+"""
+
+import zlib
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+"""Cap on the decoded body of one reply."""
+_PIECE_BYTES = 256 * 1024
+_GZIP_WINDOW = 16 + zlib.MAX_WBITS
+_DEFLATE_METHOD = 8
+
+
+class BodyTooLargeError(Exception):
+    """The decoded body would pass its cap."""
+
+
+class BodyCodingError(Exception):
+    """The content coding is unknown, damaged or cut off."""
+
+
+class BodyReader:
+    """Collects one body.
+
+    Args:
+        encoding: The `content-encoding` header; "" and `identity` mean none.
+        max_bytes: Cap on the decoded size.
+    """
+
+    def __init__(self, encoding: str, *, max_bytes: int = MAX_BODY_BYTES) -> None:
+        self._encoding = encoding.strip().lower()
+        self.max_bytes = max_bytes
+        self._pieces: list[bytes] = []
+        self.n_decoded_bytes = 0
+        self._inflater: zlib._Decompress | None = None
+        self.n_received_bytes = 0
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next received bytes.
+
+        Raises:
+            BodyTooLargeError: The decoded body passes the cap.
+            BodyCodingError: The coding is unknown or damaged.
+        """
+        self.n_received_bytes += len(chunk)
+        if self._encoding in {"", "identity"}:
+            self._append(chunk)
+        elif self._encoding in {"gzip", "x-gzip", "deflate"}:
+            self._inflate(chunk)
+        else:
+            msg = f"content coding {self._encoding[:40]!r} was not asked for and cannot be read"
+            raise BodyCodingError(msg)
+
+    def peek(self) -> bytes:
+        """Return what has been decoded so far."""
+        return b"".join(self._pieces)
+
+    def check_end(self) -> None:
+        """Make sure that the body is whole, now that the last byte came.
+
+        Raises:
+            BodyCodingError: The coded body ends too early.
+        """
+        if self._inflater is not None and not self._inflater.eof:
+            msg = f"the {self._encoding} body is cut off"
+            raise BodyCodingError(msg)
+
+    def _append(self, piece: bytes) -> None:
+        self.n_decoded_bytes += len(piece)
+        if self.n_decoded_bytes > self.max_bytes:
+            raise BodyTooLargeError
+        self._pieces.append(piece)
+
+    def _inflate(self, data: bytes) -> None:
+        while data:
+            if self._inflater is None or self._inflater.eof:
+                self._inflater = self._open_inflater(data[0])
+            try:
+                self._append(self._inflater.decompress(data, _PIECE_BYTES))
+            except zlib.error as error:
+                msg = f"the {self._encoding} body is damaged: {error}"
+                raise BodyCodingError(msg) from None
+            # A gzip body may be several members one after the other; each wants an inflater of its own.
+            data = self._inflater.unused_data or self._inflater.unconsumed_tail
+
+    def _open_inflater(self, first_byte: int) -> "zlib._Decompress":
+        if self._encoding != "deflate":
+            return zlib.decompressobj(_GZIP_WINDOW)
+        # "deflate" means the zlib format, but some servers send the bare stream.
+        is_zlib_format = first_byte & 0x0F == _DEFLATE_METHOD
+        return zlib.decompressobj(zlib.MAX_WBITS if is_zlib_format else -zlib.MAX_WBITS)

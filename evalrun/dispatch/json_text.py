@@ -1,0 +1,83 @@
+"""Read the JSON that servers really send, and write it back as text.
+
+Bytes enter, plain values leave; whatever is not JSON is a ValueError. Strings that leave never hold a lone surrogate,
+so that every later writer (journal, Parquet, report) can encode them.
+"""
+
+import json
+import math
+import re
+from typing import Any, NamedTuple
+
+import orjson
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# A pair of surrogate escapes, a lone one, or any other escape: read in one pass so that `\\ud800` (an escaped
+# backslash and plain text) is left alone.
+_ESCAPES = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\.", re.DOTALL
+)
+_LONE_SURROGATE_BYTES = 6
+_REPLACEMENT = rb"\ufffd"
+
+
+class LoadedJson(NamedTuple):
+    """A value and whether its text had to be mended."""
+
+    value: Any
+    was_cleaned: bool
+    """True when lone surrogates were replaced by U+FFFD."""
+
+
+def load_json(body: bytes) -> LoadedJson:
+    """Parse a body: strictly first, then with NaN, Infinity, huge numbers and lone surrogates let through.
+
+    Args:
+        body: UTF-8, with or without a byte order mark.
+
+    Raises:
+        ValueError: The body is not JSON, not UTF-8, or nested too deeply.
+    """
+    text = body.removeprefix(_BYTE_ORDER_MARK)
+    try:
+        return LoadedJson(orjson.loads(text), was_cleaned=False)
+    except orjson.JSONDecodeError:
+        pass  # The tolerant reader below is slower and says better what is wrong.
+    mended = _ESCAPES.sub(_mend_escape, text)
+    try:
+        value = json.loads(mended.decode("utf-8"), parse_constant=_drop_constant, parse_float=_parse_float)
+    except RecursionError:
+        msg = "nested too deeply"
+        raise ValueError(msg) from None
+    return LoadedJson(value, was_cleaned=mended != text)
+
+
+def dump_json(value: Any) -> str:
+    """Write a value that `load_json` returned as compact JSON text.
+
+    Raises:
+        ValueError: The value is nested too deeply to be written.
+    """
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        pass  # Integers over 64 bits and deep nesting are beyond orjson.
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except RecursionError:
+        msg = "nested too deeply"
+        raise ValueError(msg) from None
+
+
+def _mend_escape(match: re.Match[bytes]) -> bytes:
+    escape = match.group()
+    return _REPLACEMENT if len(escape) == _LONE_SURROGATE_BYTES else escape
+
+
+def _drop_constant(_name: str) -> None:
+    """NaN and Infinity are no JSON numbers: unknown."""
+
+
+def _parse_float(text: str) -> float | None:
+    value = float(text)
+    return value if math.isfinite(value) else None

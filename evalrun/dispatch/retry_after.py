@@ -1,0 +1,55 @@
+"""How long a server asks to wait: `retry-after-ms` and `Retry-After` in all their forms.
+
+Headers enter, seconds leave; None where the header says nothing usable (negative, NaN, a word, a date in the past).
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+_NUMBER = re.compile(r"\d+(\.\d+)?")
+
+
+def parse_retry_after(headers: Mapping[str, str], *, now: datetime | None = None) -> float | None:
+    """Return the seconds to wait, more than 0; None when the headers name no usable time.
+
+    An HTTP date is read against the server's own `Date` header, so that a wrong clock on either side does no harm.
+
+    Args:
+        headers: Names in lower case.
+        now: Local UTC time, used only when a dated header comes without `Date`; None ignores such a header.
+    """
+    milliseconds = _parse_number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    text = headers.get("retry-after")
+    seconds = _parse_number(text)
+    return seconds if seconds is not None else _parse_date_wait(text, headers.get("date"), now)
+
+
+def _parse_number(text: str | None) -> float | None:
+    if text is None or not _NUMBER.fullmatch(text.strip()):
+        return None
+    value = float(text)
+    return value if value > 0 and math.isfinite(value) else None
+
+
+def _parse_date_wait(text: str | None, server_date: str | None, now: datetime | None) -> float | None:
+    until = _parse_date(text)
+    asked_at = _parse_date(server_date) or now
+    if until is None or asked_at is None:
+        return None
+    wait_s = (until - asked_at).total_seconds()
+    return wait_s if wait_s > 0 else None
+
+
+def _parse_date(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

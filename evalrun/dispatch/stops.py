@@ -1,0 +1,108 @@
+"""Asks a dispatch to end, and says why a lane stopped: in words that tell what to do next.
+
+Signals and failures enter; flags and sentences leave.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+from evalrun.dispatch.transport import Target
+from evalrun.errors import ApiError
+from evalrun.records import ErrorCode
+
+RESUME_HINT = "`evalrun run JOB --resume` goes on from here"
+
+
+class StopSignal:
+    """Ends a dispatch early. Set it from the event loop's own thread, as `anyio.open_signal_receiver` does."""
+
+    def __init__(self) -> None:
+        self._is_requested = False
+        self._is_cancelled = False
+        self._listeners: list[Callable[[], None]] = []
+
+    @property
+    def is_requested(self) -> bool:
+        """True once no new request is to be sent."""
+        return self._is_requested
+
+    @property
+    def is_cancelled(self) -> bool:
+        """True once requests in flight are to be given up as well."""
+        return self._is_cancelled
+
+    def request(self) -> None:
+        """Send nothing new; what is in flight may come back."""
+        self._is_requested = True
+        self._notify()
+
+    def cancel(self) -> None:
+        """Send nothing new and give up what is in flight: its rows get no outcome and are in doubt."""
+        self._is_requested = self._is_cancelled = True
+        self._notify()
+
+    @contextmanager
+    def listening(self, listener: Callable[[], None]) -> Iterator[None]:
+        """Call the listener at each change, and once at the start."""
+        self._listeners.append(listener)
+        try:
+            listener()
+            yield
+        finally:
+            self._listeners.remove(listener)
+
+    def _notify(self) -> None:
+        for listener in list(self._listeners):
+            listener()
+
+
+def explain_refusal(error: ApiError, target: Target, *, now: datetime) -> str:
+    """Return why a failure stops its lane, and what to do.
+
+    Args:
+        error: The failure.
+        target: Where the request went.
+        now: UTC; a pause that the server asks for is told in local time.
+    """
+    code = ErrorCode(error.code)
+    if error.retry_after_s is not None and error.retry_after_s > target.options.retry.max_pause_s:
+        return f"{error.message}; {_explain_pause(error.retry_after_s, now)}"
+    hints = {
+        ErrorCode.AUTH: _name_key(target),
+        ErrorCode.FORBIDDEN: f"the key may not use this model: {_name_key(target)}",
+        ErrorCode.QUOTA: "add credit or raise the limit at the provider",
+        ErrorCode.MODEL_NOT_FOUND: f"check the model's `model:` and `base_url` (asked at {target.url})",
+        ErrorCode.TLS: "mend the certificate, or name its authority's file in SSL_CERT_FILE",
+        ErrorCode.REDIRECT: f"check `base_url` (asked at {target.url})",
+    }
+    hint = hints.get(code)
+    return f"{error.message}; {hint}, then {RESUME_HINT}" if hint else f"{error.message}; {RESUME_HINT}"
+
+
+def explain_outage(message: str | None, target: Target, *, n_sent: int) -> str:
+    """Return the reason for stopping a lane that has never answered."""
+    return (
+        f"no answer in the first {n_sent} attempts, the last one: {message}; "
+        f"check that {target.url} is up, then {RESUME_HINT}"
+    )
+
+
+def explain_refusals(error: ApiError, *, n_rows: int) -> str:
+    """Return the reason for stopping a lane whose first rows were all refused alike."""
+    return (
+        f"the first {n_rows} rows were all refused alike, the last one: {error.message}; mend the job and run it again"
+    )
+
+
+def _explain_pause(retry_after_s: float, now: datetime) -> str:
+    try:
+        until = (now + timedelta(seconds=retry_after_s)).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+    except OverflowError:
+        until = "a day beyond the calendar"
+    return f"the server asks to wait {retry_after_s:.0f} s, until {until}; then {RESUME_HINT}"
+
+
+def _name_key(target: Target) -> str:
+    name = target.options.api_key_env
+    return f"check the key in {name}" if name else "the endpoint wants a key: name its variable in `api_key_env`"

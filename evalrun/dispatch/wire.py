@@ -1,0 +1,246 @@
+"""The chat-completions wire: what a reply says, or why it is none.
+
+A finished reply enters as status, headers and body; a `Completion` leaves, or the `ApiError` that the reply stands
+for. Nothing else is ever raised, whatever the bytes. Pure: no network, no clock.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from evalrun.dispatch.faults import (
+    EVIDENCE_BYTES,
+    Complaint,
+    Evidence,
+    describe_body,
+    excerpt,
+    find_complaint,
+    find_request_id,
+    make_complaint_error,
+    make_status_error,
+    parse_should_retry,
+)
+from evalrun.dispatch.json_text import dump_json, load_json
+from evalrun.dispatch.retry_after import parse_retry_after
+from evalrun.dispatch.usage import parse_usage
+from evalrun.errors import DamagedReplyError, ServerFaultError
+from evalrun.records import Completion, ErrorCode, Status
+
+_FINISHED = frozenset({"stop", "tool_calls", "function_call"})
+_CUT_SHORT = frozenset({"length", "max_tokens", "model_length"})
+
+
+class _DamageError(Exception):
+    """The reply is not a completion; the message says why. Never leaves this module."""
+
+
+def parse_reply(
+    status: int, headers: Mapping[str, str], body: bytes, *, model: str | None = None, now: datetime | None = None
+) -> Completion:
+    """Return the completion that a reply holds.
+
+    Args:
+        status: HTTP status.
+        headers: Names in lower case.
+        body: The decoded body, whole.
+        model: Model id that was asked for; None does not compare it with the reply's.
+        now: Local UTC time, for a dated Retry-After without `Date`.
+
+    Raises:
+        ApiError: The reply is an error, or no completion; class and code say which.
+    """
+    if not 200 <= status < 300:
+        evidence = make_evidence(status, headers, body, now=now)
+        raise make_status_error(status, body, evidence, location=headers.get("location"))
+    try:
+        loaded = load_json(body)
+        completion = _parse_completion(loaded.value, model)
+    except _ComplaintError as found:
+        raise found.make_error(make_evidence(status, headers, body, now=now)) from None
+    except (_DamageError, ValueError) as error:
+        text = f"HTTP {status} without a completion: {_describe_damage(error, body)}"
+        evidence = make_evidence(status, headers, body, now=now)
+        raise DamagedReplyError(ErrorCode.BODY_INVALID, text, **evidence) from None
+    return replace(completion, flags=(*completion.flags, "text_cleaned")) if loaded.was_cleaned else completion
+
+
+def make_evidence(status: int, headers: Mapping[str, str], body: bytes, *, now: datetime | None = None) -> Evidence:
+    """Return the facts of a failed exchange, the body cut to its first 4 KiB."""
+    return Evidence(
+        http_status=status,
+        retry_after_s=parse_retry_after(headers, now=now),
+        should_retry=parse_should_retry(headers),
+        body=body[:EVIDENCE_BYTES],
+        request_id=find_request_id(headers),
+        bytes_received=len(body),
+    )
+
+
+class _ComplaintError(Exception):
+    """The reply holds an error object, or a choice that ended with an error."""
+
+    def __init__(self, complaint: Complaint | None) -> None:
+        super().__init__()
+        self.complaint = complaint
+
+    def make_error(self, evidence: Evidence) -> Exception:
+        if self.complaint is None:
+            text = "error in a 200 reply: finish_reason is `error`, without a word why"
+            return ServerFaultError(ErrorCode.ERROR_IN_200, text, **evidence)
+        return make_complaint_error(self.complaint, evidence)
+
+
+def _describe_damage(error: Exception, body: bytes) -> str:
+    if not body.strip():
+        return "the body is empty"
+    if isinstance(error, _DamageError):
+        return str(error)
+    return f"no JSON ({excerpt(str(error))}), it begins with: {describe_body(body)[:120]}"
+
+
+def _parse_completion(value: Any, model: str | None) -> Completion:
+    if isinstance(value, Mapping) and value.get("error"):
+        raise _ComplaintError(find_complaint(value))
+    choices = value.get("choices") if isinstance(value, Mapping) else None
+    if not isinstance(choices, list) or not choices:
+        complaint = find_complaint(value)
+        if complaint is not None:
+            raise _ComplaintError(complaint)
+        raise _DamageError("it has no `choices`")
+    choice = _choose_first(choices)
+    if choice.get("error"):
+        raise _ComplaintError(find_complaint(choice))
+    if choice.get("finish_reason") == "error":
+        raise _ComplaintError(None)
+    completion = _read_choice(choice)
+    usage = parse_usage(value.get("usage"))
+    response_model = _read_text(value, "model")
+    flags = (*completion.flags, *usage.flags)
+    if model is not None and response_model is not None and response_model != model:
+        flags = (*flags, "model_mismatch")
+    return replace(
+        completion,
+        choices=dump_json(choices) if len(choices) > 1 else None,
+        response_id=_read_text(value, "id"),
+        response_model=response_model,
+        system_fingerprint=_read_text(value, "system_fingerprint"),
+        service_tier=_read_text(value, "service_tier"),
+        usage=usage,
+        flags=flags,
+    )
+
+
+def _choose_first(choices: Sequence[Any]) -> Mapping[str, Any]:
+    """Return the choice whose index is 0, else the first one."""
+    objects = [choice for choice in choices if isinstance(choice, Mapping)]
+    if not objects:
+        raise _DamageError("its `choices` are no objects")
+    return next((choice for choice in objects if choice.get("index") == 0), objects[0])
+
+
+def _read_choice(choice: Mapping[str, Any]) -> Completion:
+    message = choice.get("message")
+    if not isinstance(message, Mapping):
+        raise _DamageError("choice 0 has no `message`")
+    text, part_flags = _read_content(message)
+    refusal = _read_text(message, "refusal") or _join_parts(message.get("content"), "refusal") or None
+    tool_calls = _read_tool_calls(message)
+    finish_reason = _read_text(choice, "finish_reason")
+    status = _decide_status(finish_reason, text=text, refusal=refusal, has_tool_calls=tool_calls is not None)
+    logprobs = choice.get("logprobs")
+    return Completion(
+        status=status,
+        output=_choose_output(status, text, has_tool_calls=tool_calls is not None),
+        refusal=refusal,
+        finish_reason=finish_reason,
+        reasoning=_read_reasoning(message),
+        tool_calls=tool_calls,
+        logprobs=None if logprobs is None else dump_json(logprobs),
+        flags=(*part_flags, *_flag_finish(finish_reason)),
+    )
+
+
+def _decide_status(finish_reason: str | None, *, text: str, refusal: str | None, has_tool_calls: bool) -> Status:
+    if finish_reason == "content_filter":
+        return Status.FILTERED
+    if finish_reason in _CUT_SHORT:
+        return Status.TRUNCATED
+    if text or has_tool_calls:
+        return Status.OK
+    return Status.REFUSED if refusal else Status.EMPTY
+
+
+def _choose_output(status: Status, text: str, *, has_tool_calls: bool) -> str | None:
+    if status is Status.FILTERED or (has_tool_calls and not text):
+        return None
+    return text
+
+
+def _flag_finish(finish_reason: str | None) -> tuple[str, ...]:
+    if finish_reason is None:
+        return ("finish_reason_missing",)
+    known = finish_reason in _FINISHED or finish_reason in _CUT_SHORT or finish_reason == "content_filter"
+    return () if known else ("finish_reason_unknown",)
+
+
+def _read_content(message: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """Return the text of a message and flags; "" when it has none."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content, ()
+    if content is None:
+        audio = message.get("audio")
+        return (_read_text(audio, "transcript") or "", ()) if isinstance(audio, Mapping) else ("", ())
+    if isinstance(content, list):
+        return _join_parts(content, "text"), ("content_parts",)
+    raise _DamageError(f"the content of choice 0 is of type {type(content).__name__}, not text")
+
+
+def _join_parts(content: Any, key: str) -> str:
+    """Return the joined texts of content parts; plain strings in the list count as text."""
+    if not isinstance(content, list):
+        return ""
+    texts = (
+        part
+        if isinstance(part, str) and key == "text"
+        else _read_text(part, key)
+        if isinstance(part, Mapping)
+        else None
+        for part in content
+    )
+    return "".join(text for text in texts if text)
+
+
+def _read_tool_calls(message: Mapping[str, Any]) -> str | None:
+    calls = message.get("tool_calls")
+    if isinstance(calls, list) and calls:
+        return dump_json(calls)
+    function_call = message.get("function_call")
+    if isinstance(function_call, Mapping) and function_call:
+        return dump_json([{"type": "function", "function": function_call}])
+    return None
+
+
+def _read_reasoning(message: Mapping[str, Any]) -> str | None:
+    """Return the reasoning under the names that servers give it; None when there is none."""
+    for key in ("reasoning_content", "reasoning"):
+        text = _read_text(message, key)
+        if text:
+            return text
+    details = message.get("reasoning_details")
+    joined = _join_parts(details, "text") or _join_parts(details, "summary") or _join_thinking(message.get("content"))
+    return joined or None
+
+
+def _join_thinking(content: Any) -> str:
+    """Return the thinking parts of a content list: text, or a list of text parts again (Mistral)."""
+    if not isinstance(content, list):
+        return ""
+    thoughts = [part.get("thinking") for part in content if isinstance(part, Mapping)]
+    return "".join(thought if isinstance(thought, str) else _join_parts(thought, "text") for thought in thoughts)
+
+
+def _read_text(source: Mapping[str, Any], key: str) -> str | None:
+    value = source.get(key)
+    return value if isinstance(value, str) else None
