@@ -1,0 +1,171 @@
+"""Read the journal from the start: what proves itself is indexed, a torn tail is cut, damage is never passed over.
+
+A run folder enters and an index leaves. Bytes that prove nothing and are followed by nothing good are a torn tail: they
+were never acknowledged. Bytes that prove nothing but are followed by good records are damage, which stops the reader
+unless a repair is asked for; a repair keeps every good record and the damaged file beside it.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from evalrun.errors import JournalDamagedError, SchemaMismatchError, StoreError
+from evalrun.store.folder import RunFolder, sync_folder, write_atomically
+from evalrun.store.journal_format import FORMAT_VERSION, FRAME_START, Frame, parse_frame, parse_other_version
+from evalrun.store.journal_index import JournalIndex, list_segments
+
+
+class _Line(NamedTuple):
+    """One line of a segment, or the part of a damaged line that is a good frame."""
+
+    path: Path
+    number: int
+    """1-based, in its segment."""
+    offset: int
+    data: bytes
+    frame: Frame | None
+    """None when the line does not prove itself."""
+
+
+def scan_journal(folder: RunFolder, *, for_append: bool = False, repair: bool = False) -> JournalIndex:
+    """Index the journal of a run.
+
+    Args:
+        folder: The run. With `for_append` or `repair` its lock is held by the caller.
+        for_append: Cut a torn tail off the file, so that a `Journal` can go on behind the last good record; without
+            it nothing on disk changes.
+        repair: Keep all good records of a damaged journal: rewrite the segments without the damage, and keep each
+            damaged file under `….jsonl.damaged`.
+
+    Raises:
+        JournalDamagedError: Good records follow a bad one, or a segment is gone, and no repair was asked for.
+        SchemaMismatchError: Another version of evalrun wrote the journal.
+        StoreError: A segment cannot be read, or the tail not be cut.
+    """
+    try:
+        dropped_bytes = _repair_segments(folder) if repair else 0
+        index = JournalIndex(folder.journal_dir)
+        first_bad = _fill_index(index, folder)
+        index.dropped_bytes = dropped_bytes
+        if first_bad is not None and for_append:
+            _cut_tail(folder, first_bad)
+    except OSError as error:
+        msg = f"cannot read the journal in {folder.journal_dir}: {error.strerror or error}; check the disk"
+        raise StoreError(msg) from error
+    return index
+
+
+def _fill_index(index: JournalIndex, folder: RunFolder) -> _Line | None:
+    """Take in every good record; return where the torn tail begins, None when there is none."""
+    first_bad: _Line | None = None
+    for segment, path in enumerate(list_segments(folder.journal_dir), start=1):
+        for line in _scan_lines(path):
+            if line.frame is None:
+                first_bad = first_bad or line
+                index.torn_bytes += len(line.data)
+            elif first_bad is not None:
+                raise _make_damaged_error(first_bad, line)
+            else:
+                _add_line(index, line, line.frame, segment)
+    return first_bad
+
+
+def _add_line(index: JournalIndex, line: _Line, frame: Frame, segment: int) -> None:
+    try:
+        index.add_frame(frame, segment=segment, offset=line.offset, length=len(line.data))
+    except (KeyError, TypeError, ValueError) as error:
+        msg = f"{line.path}:{line.number}: a whole record that this version does not understand ({error!r}); use the "
+        msg += "version of evalrun that wrote it"
+        raise SchemaMismatchError(msg) from error
+
+
+def _scan_lines(path: Path) -> Iterator[_Line]:
+    offset = 0
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    with os.fdopen(handle, "rb", buffering=1024 * 1024) as lines:
+        for number, data in enumerate(lines, start=1):
+            frame = parse_frame(data)
+            if frame is not None:
+                yield _Line(path, number, offset, data, frame)
+            else:
+                _check_version(path, number, data)
+                yield from _split_damaged(path, number, offset, data)
+            offset += len(data)
+
+
+def _check_version(path: Path, number: int, data: bytes) -> None:
+    """Refuse a segment that another version began; a later line that names one is damage."""
+    version = parse_other_version(data)
+    if number == 1 and version is not None:
+        msg = f"{path} is a journal of version {version}, this evalrun reads version {FORMAT_VERSION}; use the version "
+        msg += "of evalrun that wrote it"
+        raise SchemaMismatchError(msg)
+
+
+def _split_damaged(path: Path, number: int, offset: int, data: bytes) -> Iterator[_Line]:
+    """Yield a bad line; a good frame that hangs on it, because the newline before it was lost, comes by itself."""
+    start = data.find(FRAME_START, 1)
+    while start > 0:
+        frame = parse_frame(data[start:])
+        if frame is not None:
+            yield _Line(path=path, number=number, offset=offset, data=data[:start], frame=None)
+            yield _Line(path=path, number=number, offset=offset + start, data=data[start:], frame=frame)
+            return
+        start = data.find(FRAME_START, start + 1)
+    yield _Line(path=path, number=number, offset=offset, data=data, frame=None)
+
+
+def _make_damaged_error(bad: _Line, good: _Line) -> JournalDamagedError:
+    msg = f"{bad.path}:{bad.number}: the record at byte {bad.offset} is damaged, and good records follow it "
+    msg += (
+        f"({good.path.name}:{good.number}, byte {good.offset}); nothing was changed. Copy the folder to a safe place, "
+    )
+    msg += "then go on with --repair, which keeps every good record and asks the lost rows again"
+    return JournalDamagedError(msg)
+
+
+def _cut_tail(folder: RunFolder, first_bad: _Line) -> None:
+    """Cut the file that holds the first bad byte there, and empty those behind it, which hold nothing good."""
+    for path in list_segments(folder.journal_dir):
+        if path < first_bad.path:
+            continue
+        handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            os.ftruncate(handle, first_bad.offset if path == first_bad.path else 0)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _repair_segments(folder: RunFolder) -> int:
+    """Rewrite each damaged segment with its good records only; return how many bytes were left out."""
+    dropped_bytes = 0
+    for path in list_segments(folder.journal_dir):
+        bad_bytes = sum(len(line.data) for line in _scan_lines(path) if line.frame is None)
+        if bad_bytes:
+            _keep_damaged(path)
+            write_atomically(path, lambda temp, path=path: _write_good_lines(path, temp))  # type: ignore[misc]
+            dropped_bytes += bad_bytes
+    return dropped_bytes
+
+
+def _keep_damaged(path: Path) -> None:
+    """Give the damaged segment a second name, which the rewrite leaves alone."""
+    number = 1
+    while True:
+        kept = path.with_name(f"{path.name}.damaged" + (f"-{number}" if number > 1 else ""))
+        try:
+            kept.hardlink_to(path)
+        except FileExistsError:
+            number += 1
+            continue
+        sync_folder(path.parent)
+        return
+
+
+def _write_good_lines(path: Path, temp: Path) -> None:
+    with temp.open("wb") as target:
+        for line in _scan_lines(path):
+            if line.frame is not None:
+                target.write(line.data)

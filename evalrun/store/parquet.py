@@ -1,0 +1,345 @@
+"""Rows to Parquet and back: typed, zstd, in row groups, streamed, committed whole.
+
+Iterables of plain rows enter and files leave that polars, DuckDB, pandas and pyarrow read without evalrun. No more than
+a few chunks are in memory; a final name holds the old file or the whole new one, never a part.
+"""
+
+import hashlib
+import queue
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+import polars as pl
+from polars.io.plugins import register_io_source
+
+from evalrun.errors import SchemaMismatchError, StoreError
+from evalrun.records import SCHEMA_VERSION
+from evalrun.store.folder import RunFolder, StagedFile, make_temp_folder, stage_file
+from evalrun.store.tables import ATTEMPTS, GRADES, RESULTS, Column
+
+Row = Mapping[str, Any]
+
+KEY_PREFIX = "evalrun."
+SCHEMA_VERSION_KEY = KEY_PREFIX + "schema_version"
+GRADES_DIGEST_KEY = KEY_PREFIX + "grades_digest"
+
+CHUNK_ROWS = 2_000
+"""Rows turned into a frame at once."""
+
+ROW_GROUP_ROWS = 20_000
+"""Rows in a row group: small enough to read one alone, large enough to compress."""
+
+_PART_ROWS = 20_000
+_DTYPES: Mapping[str, pl.DataType] = {
+    "str": pl.String(),
+    "i16": pl.Int16(),
+    "i32": pl.Int32(),
+    "i64": pl.Int64(),
+    "f64": pl.Float64(),
+    "bool": pl.Boolean(),
+    "datetime": pl.Datetime("ms", "UTC"),
+}
+
+
+class Written(NamedTuple):
+    """What `write_results` wrote."""
+
+    n_results: int
+    n_grades: int
+    grades_digest: str
+
+
+def write_results(folder: RunFolder, rows: Iterable[tuple[Row, Sequence[Row]]], metadata: Mapping[str, str]) -> Written:
+    """Write results.parquet and grades.parquet in one pass; both appear at the end, grades first.
+
+    Args:
+        folder: The run.
+        rows: For each planned row, in plan order, its row of results and its rows of grades. Pulled once.
+        metadata: Facts for the files, e.g. {"run_id": …, "job_digest": …}; keys get the prefix `evalrun.`.
+
+    Raises:
+        StoreError: The disk refused, or a row does not fit its table; older files are as they were.
+    """
+    with (
+        make_temp_folder(folder.path) as parts_dir,
+        stage_file(folder.grades_path) as grades_file,
+        stage_file(folder.results_path) as results_file,
+    ):
+        grades = _GradeParts(parts_dir)
+        # The digest is known when the last row was pulled; polars asks for the metadata after that.
+        late_facts = _LateFacts(metadata, grades)
+        n_results = _sink(results_file, RESULTS, _make_frames(grades.divert(rows), RESULTS), late_facts)
+        _sink(grades_file, GRADES, grades.scan_frames(), late_facts)
+        _check_rows(grades_file, grades.n_rows)
+        results_file.flush()  # The two renames stand as close together as they can; `grades_match` finds a crash there.
+        grades_file.commit()
+        results_file.commit()
+    return Written(n_results, grades.n_rows, grades.digest)
+
+
+def write_attempts(folder: RunFolder, rows: Iterable[Row], metadata: Mapping[str, str] | None = None) -> int:
+    """Write attempts.parquet; return the number of rows.
+
+    Raises:
+        StoreError: The disk refused, or a row does not fit; an older file is as it was.
+    """
+    return write_table(folder.attempts_path, ATTEMPTS, rows, metadata or {})
+
+
+def write_table(path: Path, columns: Sequence[Column], rows: Iterable[Row], metadata: Mapping[str, str]) -> int:
+    """Write a table atomically; return the number of rows.
+
+    Args:
+        path: The final name.
+        columns: The table; every row holds each of them.
+        rows: Pulled once, in order.
+        metadata: Facts for the file; keys get the prefix `evalrun.`.
+
+    Raises:
+        StoreError: The disk refused, or a row does not fit; an older file is as it was.
+    """
+    with stage_file(path) as staged:
+        n_rows = _sink(staged, columns, _make_frames(rows, columns), _LateFacts(metadata, None))
+        staged.commit()
+    return n_rows
+
+
+def scan_rows(
+    path: Path, columns: Sequence[str] | None = None, *, chunk_rows: int = CHUNK_ROWS
+) -> Iterator[dict[str, Any]]:
+    """Stream the rows of a table back as dicts, in the file's order.
+
+    Args:
+        path: A Parquet file.
+        columns: Names to read; None = all.
+        chunk_rows: Rows in memory at once, about.
+
+    Raises:
+        StoreError: The file is not there or not Parquet.
+    """
+    try:
+        frame = pl.scan_parquet(path, glob=False)
+        if columns is not None:
+            frame = frame.select(columns)
+        for batch in frame.collect_batches(chunk_size=chunk_rows, maintain_order=True):
+            yield from batch.iter_rows(named=True)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise _explain_unreadable(path, error) from error
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the facts of a file, without the prefix `evalrun.`.
+
+    Raises:
+        StoreError: The file is not there or not Parquet.
+        SchemaMismatchError: It is not one of evalrun's, or of another version.
+    """
+    try:
+        found = pl.read_parquet_metadata(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise _explain_unreadable(path, error) from error
+    version = found.get(SCHEMA_VERSION_KEY)
+    if version != SCHEMA_VERSION:
+        said = "names no evalrun.schema_version" if version is None else f"has schema version {version}"
+        msg = f"{path} {said}; this evalrun reads version {SCHEMA_VERSION}"
+        raise SchemaMismatchError(msg)
+    return {key.removeprefix(KEY_PREFIX): value for key, value in found.items() if key.startswith(KEY_PREFIX)}
+
+
+def grades_match(folder: RunFolder) -> bool:
+    """Tell whether `score` and `passed` in results come from the grades that lie beside them.
+
+    False when one of the files is missing, names no digest, or names another one: a crash between two renames. Grading
+    again mends it.
+    """
+    if not (folder.results_path.is_file() and folder.grades_path.is_file()):
+        return False
+    digests = {read_metadata(path).get("grades_digest") for path in (folder.results_path, folder.grades_path)}
+    return len(digests) == 1 and None not in digests
+
+
+class _GradeParts:
+    """The grades of a pass over the results: kept in part files on disk until their digest is known.
+
+    Args:
+        parts_dir: A hidden folder for the parts.
+    """
+
+    def __init__(self, parts_dir: Path) -> None:
+        self.n_rows = 0
+        self._parts_dir = parts_dir
+        self._n_parts = 0
+        self._hash = hashlib.sha256()
+        self._pending: list[Row] = []
+        self._frames: list[pl.DataFrame] = []
+
+    @property
+    def digest(self) -> str:
+        """Sha256 hex over the rows so far, in order."""
+        return self._hash.hexdigest()
+
+    def divert(self, rows: Iterable[tuple[Row, Sequence[Row]]]) -> Iterator[Row]:
+        """Pass the result rows on and keep their grades."""
+        for result, grades in rows:
+            for grade in grades:
+                self._hash.update(orjson.dumps(grade, option=orjson.OPT_APPEND_NEWLINE))
+            self._pending.extend(grades)
+            if len(self._pending) >= CHUNK_ROWS:
+                self._collect()
+            yield result
+        self._collect()
+
+    def scan_frames(self) -> Iterator[pl.DataFrame]:
+        """Yield all grades, in order."""
+        for number in range(self._n_parts):
+            yield pl.read_ipc(self._make_path(number))
+        yield from self._frames
+
+    def _collect(self) -> None:
+        if self._pending:
+            self._frames.append(_make_frame(self._pending, GRADES))
+            self.n_rows += len(self._pending)
+            self._pending = []
+        if sum(frame.height for frame in self._frames) >= _PART_ROWS:
+            pl.concat(self._frames).write_ipc(self._make_path(self._n_parts), compression="lz4")
+            self._n_parts += 1
+            self._frames = []
+
+    def _make_path(self, number: int) -> Path:
+        return self._parts_dir / f"{number:06d}.arrow"
+
+
+class _LateFacts:
+    """Metadata that polars asks for when the last row was written."""
+
+    def __init__(self, metadata: Mapping[str, str], grades: _GradeParts | None) -> None:
+        self._facts = {KEY_PREFIX + key.removeprefix(KEY_PREFIX): value for key, value in metadata.items()}
+        self._grades = grades
+
+    def __call__(self, _context: object) -> dict[str, str]:
+        facts = {**self._facts, SCHEMA_VERSION_KEY: SCHEMA_VERSION}
+        if self._grades is not None:
+            facts[GRADES_DIGEST_KEY] = self._grades.digest
+        return facts
+
+
+def _sink(staged: StagedFile, columns: Sequence[Column], frames: Iterable[pl.DataFrame], facts: _LateFacts) -> int:
+    """Stream frames into the hidden file; return the number of rows, as the file itself tells it.
+
+    Rows are made in the caller's thread, since graders and journal belong to it; polars encodes beside it.
+    """
+    belt = _FrameBelt()
+    source = register_io_source(belt.pull, schema=make_polars_schema(columns))
+
+    def write() -> None:
+        source.sink_parquet(staged.temp_path, compression="zstd", row_group_size=ROW_GROUP_ROWS, metadata=facts)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="evalrun-parquet") as executor:
+        writing = executor.submit(write)
+        try:
+            n_rows = belt.feed(frames, writing)
+        except BaseException:
+            belt.abort(writing)
+            raise
+        try:
+            writing.result()
+        except pl.exceptions.PolarsError as error:
+            msg = f"cannot write {staged.path}: {error}"
+            raise StoreError(msg) from error
+    _check_rows(staged, n_rows)
+    return n_rows
+
+
+class _AbortedError(Exception):
+    """Ends the writer when the rows end in an error; never leaves this module."""
+
+
+class _FrameBelt:
+    """Hands frames from the thread that makes them to the one that polars pulls from; a few at most lie on it."""
+
+    def __init__(self) -> None:
+        self._frames: queue.Queue[pl.DataFrame | _AbortedError | None] = queue.Queue(maxsize=2)
+
+    def feed(self, frames: Iterable[pl.DataFrame], writing: Future[None]) -> int:
+        """Put on all frames and the end mark; stop early when the writer ended. Return the number of rows."""
+        n_rows = 0
+        for frame in frames:
+            n_rows += frame.height
+            if not self._put(frame, writing):
+                break
+        self._put(None, writing)
+        return n_rows
+
+    def abort(self, writing: Future[None]) -> None:
+        """Make the writer end without a result."""
+        self._put(_AbortedError(), writing)
+        wait([writing])
+
+    def pull(self, *_hints: object) -> Iterator[pl.DataFrame]:  # pragma: no cover - a thread of polars, not traced
+        """Yield what was put on; polars calls this."""
+        while (item := self._frames.get()) is not None:
+            if isinstance(item, _AbortedError):
+                raise item
+            yield item
+
+    def _put(self, item: pl.DataFrame | _AbortedError | None, writing: Future[None]) -> bool:
+        """Put an item on as soon as there is room; False when the writer ended and takes no more."""
+        while not writing.done():
+            try:
+                self._frames.put(item, timeout=0.05)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+
+def _check_rows(staged: StagedFile, n_rows: int) -> None:
+    """Read the file's own count back: a short file must never get the final name."""
+    n_found = pl.scan_parquet(staged.temp_path, glob=False).select(pl.len()).collect().item()
+    if n_found != n_rows:
+        msg = f"cannot write {staged.path}: {n_rows} rows went in, the file holds {n_found}; check the disk"
+        raise StoreError(msg)
+
+
+def make_polars_schema(columns: Sequence[Column]) -> pl.Schema:
+    """Return a table's columns as polars types."""
+    return pl.Schema({column.name: _DTYPES[column.dtype] for column in columns})
+
+
+def _make_frames(rows: Iterable[Row], columns: Sequence[Column]) -> Iterator[pl.DataFrame]:
+    iterator = iter(rows)
+    while chunk := list(islice(iterator, CHUNK_ROWS)):
+        yield _make_frame(chunk, columns)
+
+
+def _make_frame(rows: Sequence[Row], columns: Sequence[Column]) -> pl.DataFrame:
+    """Turn rows into a frame, column by column: no type is inferred, none is coerced.
+
+    Raises:
+        StoreError: A value does not fit its column, or a column that must hold a value holds none.
+    """
+    series = []
+    for column in columns:
+        try:
+            values = [row[column.name] for row in rows]
+            made = pl.Series(column.name, values, dtype=_DTYPES[column.dtype], strict=True)
+        except (KeyError, TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
+            msg = f"column {column.name} ({column.dtype}) cannot hold a value of the rows: {error!r}; this is a defect "
+            msg += "of evalrun, and the journal still holds everything"
+            raise StoreError(msg) from error
+        if not column.nullable and made.null_count():
+            msg = f"column {column.name} may not be null, and is in {made.null_count()} rows; this is a defect of "
+            msg += "evalrun, and the journal still holds everything"
+            raise StoreError(msg)
+        series.append(made)
+    return pl.DataFrame(series)
+
+
+def _explain_unreadable(path: Path, error: Exception) -> StoreError:
+    if not path.exists():
+        return StoreError(f"{path} is not there; `evalrun run --resume` on the run makes it from its journal")
+    return StoreError(f"cannot read {path}: {error}; `evalrun run --resume` on the run makes it anew from its journal")

@@ -1,0 +1,387 @@
+"""The columns of the run folder's tables: one description, from which files, rows and `docs/schema.md` are made.
+
+Requests, outcomes, attempts and grades enter; plain rows leave, ready for Parquet. What is unknown is None; text that
+UTF-8 cannot hold (lone surrogates) is written as its escape and flagged `text_cleaned`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import orjson
+
+from evalrun.records import (
+    ANSWERED,
+    SCHEMA_VERSION,
+    Attempt,
+    Completion,
+    CostSource,
+    Grade,
+    Outcome,
+    Request,
+    Status,
+    Usage,
+    UsageSource,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One column of a table."""
+
+    name: str
+    dtype: str
+    """`str`, `i16`, `i32`, `i64`, `f64`, `bool` or `datetime` (milliseconds, UTC)."""
+    nullable: bool
+    doc: str
+    """What it holds, its unit, and what null means."""
+
+
+def _column(name: str, dtype: str, doc: str) -> Column:
+    """Make a column; `?` behind the dtype = may be null."""
+    return Column(name=name, dtype=dtype.removesuffix("?"), nullable=dtype.endswith("?"), doc=doc)
+
+
+RESULTS: tuple[Column, ...] = (
+    _column("row_id", "str", "sha256 hex of (sample_id, prompt, model, repeat); unique in a run; joins all tables."),
+    _column("request_key", "str", "sha256 hex of what was asked of whom; rows may share it."),
+    _column("run_id", "str", "The run that made the file; sorts by time."),
+    _column("sample_id", "str", "Id of the dataset row; text."),
+    _column("sample", "str", "The dataset row as JSON."),
+    _column("category", "str?", "Category of the sample; null when the dataset has none."),
+    _column("prompt", "str", "Name of the prompt."),
+    _column("model", "str", "Name (label) of the model."),
+    _column("endpoint", "str", "Name of the endpoint that the model is asked at."),
+    _column("repeat", "i32", "Which asking of the same row this is, 0-based."),
+    _column("request", "str", "The final request body as JSON; holds no secrets."),
+    _column("status", "str", "ok, truncated, filtered, refused, empty, error or pending."),
+    _column("error_code", "str?", "Why there is no answer; null for answers and filtered rows without a code."),
+    _column("error_message", "str?", "The same in words, the server's where it had some; null when there are none."),
+    _column("http_status", "i16?", "Status of the last reply; null when no reply came or the row was never sent."),
+    _column("attempts", "i16", "HTTP exchanges made for the row in this run, resumes included; 0 = never sent."),
+    _column(
+        "output",
+        "str?",
+        'Text of choice 0; "" when it answered with nothing; null when filtered, error, pending or tool calls only.',
+    ),
+    _column("refusal", "str?", "The model's own refusal text; null when it did not refuse in that way."),
+    _column("finish_reason", "str?", "As on the wire; null when the reply named none or there was none."),
+    _column("reasoning", "str?", "Reasoning text of choice 0; null when the reply held none."),
+    _column("tool_calls", "str?", "Tool calls of choice 0 as a JSON list; null when there are none."),
+    _column("choices", "str?", "All choices as a JSON list when more than one came (choice 0 is graded); else null."),
+    _column("logprobs", "str?", "Log probabilities of choice 0 as JSON; null when the reply held none."),
+    _column("response_id", "str?", "The server's id of the completion; null when it named none."),
+    _column("response_model", "str?", "The model that the reply says it is from; null when it named none."),
+    _column("system_fingerprint", "str?", "As on the wire; null when the reply named none."),
+    _column("service_tier", "str?", "Tier that the reply names; null when it named none."),
+    _column("prompt_tokens", "i64?", "Tokens of the prompt, cached ones included; null when not told."),
+    _column("cached_tokens", "i64?", "Prompt tokens read from the server's cache; null when not told."),
+    _column("cache_write_tokens", "i64?", "Prompt tokens written to the server's cache; null when not told."),
+    _column("completion_tokens", "i64?", "Tokens of the completion, reasoning included; null when not told."),
+    _column("reasoning_tokens", "i64?", "Completion tokens spent on reasoning; null when not told."),
+    _column("total_tokens", "i64?", "Total as told by the server; null when not told."),
+    _column("usage_source", "str", "Where the token counts come from: reported, estimated or missing."),
+    _column("usage", "str?", "The usage object as the server sent it, JSON; null when there was none."),
+    _column(
+        "cost_usd",
+        "f64?",
+        "USD of the attempt that gave the outcome, to 1e-12; null when unknown, never 0 for unknown.",
+    ),
+    _column(
+        "billed_usd",
+        "f64?",
+        "USD of all attempts of the row in this run, to 1e-12; null when any is unknown; 0 when never sent or reused.",
+    ),
+    _column("cost_source", "str", "Where the cost comes from: reported, table, library or unknown."),
+    _column(
+        "latency_s",
+        "f64?",
+        "Seconds of the last attempt, without queueing and back-off; null when no answer came or the row was reused.",
+    ),
+    _column(
+        "first_token_s",
+        "f64?",
+        "Seconds to the first token of the last attempt; null when not streamed or no token came.",
+    ),
+    _column(
+        "queue_s", "f64?", "Seconds from being taken from the plan to the last attempt's send; null when never sent."
+    ),
+    _column("started_at", "datetime?", "Start of the first attempt; null when never sent."),
+    _column("finished_at", "datetime?", "When the outcome was known; null when the row has none."),
+    _column("reused_from", "str?", "run_id that the outcome was taken from; null when it was asked in this run."),
+    _column(
+        "flags",
+        "str?",
+        "What is odd about the row, as a JSON list (model_mismatch, text_cleaned, …); null when nothing is.",
+    ),
+    _column("score", "f64?", "Weighted mean of the row's grades, 0..1; null when not graded."),
+    _column(
+        "passed", "bool?", "False when any grade failed; null when not graded, or any grade is open and none failed."
+    ),
+)
+"""One row per planned row, in plan order (sample, prompt, model, repeat)."""
+
+ATTEMPTS: tuple[Column, ...] = (
+    _column("row_id", "str", "The row that was asked."),
+    _column("request_key", "str", "sha256 hex of what was asked of whom."),
+    _column("attempt", "i16", "1-based over the whole run, resumes included."),
+    _column("started_at", "datetime", "When it was sent."),
+    _column("wait_s", "f64", "Seconds slept or paced before it."),
+    _column("latency_s", "f64?", "Seconds from send to the last byte; null when no answer came."),
+    _column("first_token_s", "f64?", "Seconds from send to the first token; null when not streamed or no token came."),
+    _column("http_status", "i16?", "Status of the reply; null when none came."),
+    _column("error_code", "str?", "Why it failed; null when it was answered."),
+    _column("retry_after_s", "f64?", "Seconds that the server asked to wait; null when it did not."),
+    _column("request_id", "str?", "The server's id of the exchange; null when it named none."),
+    _column("bytes_sent", "i64", "Size of the request body in bytes."),
+    _column("bytes_received", "i64", "Size of the reply body in bytes, as received; 0 when none came."),
+    _column("prompt_tokens", "i64?", "Tokens of the prompt, cached ones included; null when not told."),
+    _column("completion_tokens", "i64?", "Tokens of the completion, reasoning included; null when not told."),
+    _column("usage_source", "str", "Where the token counts come from: reported, estimated or missing."),
+    _column("cost_usd", "f64?", "USD, to 1e-12; null when unknown; 0 only when the server certainly did not bill."),
+    _column("maybe_billed", "bool", "True when it failed after the body had left: the server may bill it."),
+)
+"""One row per HTTP attempt, in the order they ended."""
+
+GRADES: tuple[Column, ...] = (
+    _column("row_id", "str", "The row that was graded."),
+    _column("request_key", "str", "sha256 hex of what was asked of whom."),
+    _column("grader", "str", "Name of the grader, unique within the row."),
+    _column("type", "str", "Type of the grader: exact, contains, numeric, …"),
+    _column("grader_digest", "str", "Digest of the grader's options: other options, other digest."),
+    _column("metric", "str?", "Named metric that the grade counts for; null when it has none."),
+    _column("score", "f64?", "0..1; null when the grader could not decide."),
+    _column("passed", "bool?", "Null when the grader could not decide."),
+    _column("hard", "bool", "True when the grader is a contract: breaking it fails the gate."),
+    _column("weight", "f64", "Weight in the row's score, no unit."),
+    _column("reason", "str", "Why, in words."),
+    _column("judge_row_ids", "str?", "row_ids of the judge's requests, JSON list; null when no judge was asked."),
+    _column("against_row_id", "str?", "The other row of a pairwise grade; null for all others."),
+    _column(
+        "error_code", "str?", "judge_failed, judge_unreadable, grader_error or grader_timeout; null when it decided."
+    ),
+)
+"""One row per row and grader, in plan order: the truth about grades."""
+
+_SCHEMA_INTRODUCTION = f"""# The tables of a run folder
+
+Generated from `evalrun/store/tables.py`; change it there. All files are Parquet with zstd, typed, and readable by
+polars, DuckDB, pandas and pyarrow without evalrun. `?` behind a type: may hold null, and the text says what null means;
+unknown is null, never 0. `datetime` is milliseconds in UTC. Text that UTF-8 cannot hold (lone surrogates) is written as
+its escape, `\\ud800`, and a result flagged `text_cleaned`.
+
+The key-value metadata of each file holds `evalrun.schema_version` (now `{SCHEMA_VERSION}`), `evalrun.run_id` and
+`evalrun.job_digest`; results and grades hold `evalrun.grades_digest` as well, a sha256 over the grade rows: `score` and
+`passed` in results come from the grades of the same digest.
+"""
+
+_I64_LIMIT = 2**63
+_TEXT_CLEANED = "text_cleaned"
+_NO_COMPLETION = Completion(status=Status.PENDING, output=None)
+
+
+def build_result_row(request: Request, outcome: Outcome | None, *, run_id: str, pending_code: str) -> dict[str, Any]:
+    """Return a row of results.parquet, without `score` and `passed`, which come from its grades.
+
+    Args:
+        request: The planned row.
+        outcome: What became of it; None when it has no outcome, which makes a `pending` row.
+        run_id: The run.
+        pending_code: Why a row without outcome has none: `lane_stopped`, `interrupted`, `budget`.
+    """
+    sample = request.sample
+    row = {
+        "row_id": request.row_id,
+        "request_key": request.request_key,
+        "run_id": run_id,
+        "sample_id": sample.sample_id,
+        "sample": _write_json(sample.row),
+        "category": sample.category,
+        "prompt": request.prompt,
+        "model": request.model,
+        "endpoint": request.endpoint,
+        "repeat": request.repeat,
+        "request": request.body.decode("utf-8", "backslashreplace"),
+    }
+    row |= _build_pending(request, pending_code) if outcome is None else _build_finished(outcome)
+    row["reused_from"] = row["score"] = row["passed"] = None
+    _clean_row(row)
+    flags = row["flags"]
+    row["flags"] = _write_json(flags) if flags else None
+    return row
+
+
+def build_attempt_row(attempt: Attempt) -> dict[str, Any]:
+    """Return a row of attempts.parquet."""
+    usage = attempt.usage
+    row: dict[str, Any] = {
+        "row_id": attempt.row_id,
+        "request_key": attempt.request_key,
+        "attempt": attempt.attempt,
+        "started_at": attempt.started_at,
+        "wait_s": attempt.wait_s,
+        "latency_s": attempt.latency_s,
+        "first_token_s": attempt.first_token_s,
+        "http_status": attempt.http_status,
+        "error_code": attempt.error_code,
+        "retry_after_s": attempt.retry_after_s,
+        "request_id": attempt.request_id,
+        "bytes_sent": attempt.bytes_sent,
+        "bytes_received": attempt.bytes_received,
+        "prompt_tokens": _fit_i64(usage.prompt_tokens),
+        "completion_tokens": _fit_i64(usage.completion_tokens),
+        "usage_source": usage.source.value,
+        "cost_usd": _round_usd(attempt.cost_usd),
+        "maybe_billed": attempt.maybe_billed,
+    }
+    _clean_row(row)
+    return row
+
+
+def build_grade_row(grade: Grade) -> dict[str, Any]:
+    """Return a row of grades.parquet."""
+    row: dict[str, Any] = {
+        "row_id": grade.row_id,
+        "request_key": grade.request_key,
+        "grader": grade.grader,
+        "type": grade.type,
+        "grader_digest": grade.grader_digest,
+        "metric": grade.metric,
+        "score": grade.score,
+        "passed": grade.passed,
+        "hard": grade.hard,
+        "weight": grade.weight,
+        "reason": grade.reason,
+        "judge_row_ids": None,
+        "against_row_id": None,
+        "error_code": grade.error_code,
+    }
+    _clean_row(row)
+    return row
+
+
+def render_schema_markdown() -> str:
+    """Return `docs/schema.md`: every column of every table."""
+    parts = [f"{_SCHEMA_INTRODUCTION}\n"]
+    tables = (
+        ("results.parquet", "One row per planned row, in plan order (sample, prompt, model, repeat).", RESULTS),
+        ("attempts.parquet", "One row per HTTP attempt, in the order they ended.", ATTEMPTS),
+        ("grades.parquet", "One row per row and grader, in plan order: the truth about grades.", GRADES),
+    )
+    for name, doc, columns in tables:
+        parts.append(f"## {name}\n\n{doc}\n")
+        lines = [f"| `{c.name}` | {c.dtype}{'?' if c.nullable else ''} | {c.doc} |" for c in columns]
+        parts.append("\n".join(["| column | type | what |", "|---|---|---|", *lines]) + "\n")
+    return "\n".join(parts)
+
+
+def _build_finished(outcome: Outcome) -> dict[str, Any]:
+    completion = outcome.completion or _NO_COMPLETION
+    usage_columns, flags = _build_usage(outcome.usage)
+    flags = [*completion.flags, *flags]
+    row = {
+        "status": outcome.status.value,
+        "error_code": outcome.error_code,
+        "error_message": outcome.error_message,
+        "http_status": outcome.http_status,
+        "attempts": outcome.attempts,
+        "output": _pick_output(outcome.status, completion),
+        "refusal": completion.refusal,
+        "finish_reason": completion.finish_reason,
+        "reasoning": completion.reasoning,
+        "tool_calls": completion.tool_calls,
+        "choices": completion.choices,
+        "logprobs": completion.logprobs,
+        "response_id": completion.response_id,
+        "response_model": completion.response_model,
+        "system_fingerprint": completion.system_fingerprint,
+        "service_tier": completion.service_tier,
+        "cost_usd": _round_usd(outcome.cost_usd),
+        "billed_usd": _round_usd(outcome.billed_usd),
+        "cost_source": outcome.cost_source.value,
+        "latency_s": outcome.latency_s,
+        "first_token_s": outcome.first_token_s,
+        "queue_s": outcome.queue_s,
+        "started_at": outcome.started_at,
+        "finished_at": outcome.finished_at,
+        "flags": list(dict.fromkeys(flags)),
+    }
+    return row | usage_columns
+
+
+def _build_pending(request: Request, pending_code: str) -> dict[str, Any]:
+    row: dict[str, Any] = {column.name: None for column in RESULTS[11:]}
+    row |= {
+        "status": Status.PENDING.value,
+        "error_code": pending_code,
+        "attempts": request.prior_attempts,
+        "usage_source": UsageSource.MISSING.value,
+        "billed_usd": _round_usd(request.prior_billed_usd),
+        "cost_source": CostSource.UNKNOWN.value,
+        "flags": [],
+    }
+    return row
+
+
+def _pick_output(status: Status, completion: Completion) -> str | None:
+    if status not in ANSWERED:
+        return None
+    return completion.output or "" if status is Status.EMPTY else completion.output
+
+
+def _build_usage(usage: Usage) -> tuple[dict[str, Any], list[str]]:
+    counts = {
+        "prompt_tokens": usage.prompt_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+        "total_tokens": usage.total_tokens,
+    }
+    flags = list(usage.flags)
+    columns: dict[str, Any] = {name: _fit_i64(count) for name, count in counts.items()}
+    if any(columns[name] is None and count is not None for name, count in counts.items()):
+        flags.append("usage_inconsistent")
+    columns["usage_source"] = usage.source.value
+    columns["usage"] = usage.raw
+    return columns, flags
+
+
+def _fit_i64(count: int | None) -> int | None:
+    """Return a count, or None when no column can hold it: such a figure is no knowledge."""
+    return None if count is None or not -_I64_LIMIT <= count < _I64_LIMIT else count
+
+
+def _round_usd(amount_usd: Decimal | None) -> float | None:
+    return None if amount_usd is None else round(float(amount_usd), 12)
+
+
+def _write_json(value: Any) -> str:
+    try:
+        return orjson.dumps(value, default=_make_plain).decode()
+    except TypeError:  # Lone surrogates stay escapes; integers beyond 64 bits stay whole.
+        return json.dumps(_make_plain(value), ensure_ascii=True, separators=(",", ":"))
+
+
+def _make_plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _make_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_make_plain(item) for item in value]
+    return value
+
+
+def _clean_row(row: dict[str, Any]) -> None:
+    """Replace lone surrogates by their escapes, in place, and flag the row where it can carry flags."""
+    is_cleaned = False
+    for name, value in row.items():
+        if type(value) is str and not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                row[name] = value.encode("utf-8", "backslashreplace").decode()
+                is_cleaned = True
+    if is_cleaned and "flags" in row:
+        row["flags"].append(_TEXT_CLEANED)

@@ -1,0 +1,163 @@
+import gc
+import os
+import tracemalloc
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalrun.errors import JournalDamagedError
+from evalrun.records import ErrorCode, Status
+from evalrun.store.folder import RunFolder
+from evalrun.store.journal import Entry, InDoubt, Journal, JournalIndex, scan_journal
+from evalrun.store.journal_index import RowTable
+from tests.store.fake_records import (
+    make_attempt,
+    make_error,
+    make_failed_attempt,
+    make_folder,
+    make_id,
+    make_outcome,
+    make_started,
+)
+
+
+def _write(folder: RunFolder, *records: Any) -> JournalIndex:
+    """Append records; return the index kept while writing, after checking that a scan knows the same."""
+    live = scan_journal(folder, for_append=True)
+    with Journal(folder, durability="process", index=live) as journal:
+        for record in records:
+            journal.append(record)
+    with scan_journal(folder) as scanned:
+        rows = {record.row_id for record in records}
+        assert {row: scanned.get(row) for row in rows} == {row: live.get(row) for row in rows}
+        assert (scanned.in_doubt, scanned.n_records) == (live.in_doubt, live.n_records)
+    return live
+
+
+def test_index_knows_a_finished_row(tmp_path: Path) -> None:
+    """Status, key and attempts of an answered row are there, and the outcome comes back whole."""
+    index = _write(make_folder(tmp_path), make_started(1), make_outcome(1))
+    assert index.get(make_id("row1")) == Entry(Status.OK, None, make_id("key1"), 1, None)
+    assert index.read_outcome(make_id("row1")) == make_outcome(1)
+    index.close()
+
+
+def test_index_keeps_the_newest_outcome_of_a_row(tmp_path: Path) -> None:
+    """After an error and a later answer, the answer stands."""
+    newest = make_outcome(1, attempts=2)
+    with _write(make_folder(tmp_path), make_error(1), make_outcome(2), newest) as index:
+        assert index.read_outcome(make_id("row1")) == newest
+        assert len(index) == 2
+
+
+def test_index_adds_up_attempts_and_cost_of_an_unfinished_row(tmp_path: Path) -> None:
+    """A resume learns how often a row was asked and what that cost."""
+    failed = make_failed_attempt(1, 1, Decimal("0.25")), make_failed_attempt(1, 2, Decimal("0.5"))
+    with _write(make_folder(tmp_path), make_started(1), failed[0], make_started(1, 2), failed[1]) as index:
+        assert index.get(make_id("row1")) == Entry(None, None, make_id("key1"), 2, Decimal("0.75"))
+        assert index.read_outcome(make_id("row1")) is None
+
+
+def test_index_keeps_cost_of_an_error_outcome(tmp_path: Path) -> None:
+    """What an error has cost is known to the resume that asks it again."""
+    error = make_error(1, ErrorCode.TIMEOUT_TOTAL, attempts=3, billed_usd=Decimal("0.1"))
+    with _write(make_folder(tmp_path), error) as index:
+        assert index.get(make_id("row1")) == Entry(Status.ERROR, "timeout_total", make_id("key1"), 3, Decimal("0.1"))
+
+
+def test_index_calls_the_cost_unknown_after_an_attempt_of_unknown_cost(tmp_path: Path) -> None:
+    """One unknown part makes the sum unknown, never smaller."""
+    records = make_failed_attempt(1, 1, None), make_failed_attempt(1, 2, Decimal("0.5"))
+    with _write(make_folder(tmp_path), *records) as index:
+        entry = index.get(make_id("row1"))
+        assert entry is not None
+        assert entry.billed_usd is None
+
+
+def test_index_lists_what_was_in_flight(tmp_path: Path) -> None:
+    """A started request without attempt or outcome is in doubt, and its cost is unknown."""
+    folder = make_folder(tmp_path)
+    with _write(folder, make_started(1), make_started(2), make_outcome(2), make_started(3)) as index:
+        assert index.in_doubt == (
+            InDoubt(make_id("row1"), make_id("key1"), 1),
+            InDoubt(make_id("row3"), make_id("key3"), 1),
+        )
+        assert index.get(make_id("row1")) == Entry(None, None, make_id("key1"), 1, None)
+    with _write(folder, make_started(1, 2), make_outcome(1, attempts=2)) as index:
+        assert [doubt.row_id for doubt in index.in_doubt] == [make_id("row3")]
+        assert index.n_asked_again == 1
+
+
+def test_index_follows_a_changed_request_key(tmp_path: Path) -> None:
+    """A row whose request changed carries the key of its newest record."""
+    changed = make_outcome(1, request_key=make_id("other"))
+    with _write(make_folder(tmp_path), make_outcome(1), changed) as index:
+        entry = index.get(make_id("row1"))
+        assert entry is not None
+        assert entry.request_key == make_id("other")
+
+
+def test_index_takes_keys_that_are_no_digests(tmp_path: Path) -> None:
+    """Row ids and keys of another form are found all the same, and a later digest replaces such a key."""
+    odd = make_outcome(1, row_id="row one", request_key="KEY ü")
+    with _write(make_folder(tmp_path), odd, make_outcome(2)) as index:
+        assert index.get("row one") == Entry(Status.OK, None, "KEY ü", 1, None)
+        assert index.read_outcome("row one") == odd
+    with _write(make_folder(tmp_path, "r2"), odd, make_outcome(1, row_id="row one")) as index:
+        entry = index.get("row one")
+        assert entry is not None
+        assert entry.request_key == make_id("key1")
+
+
+def test_index_reads_attempts_of_all_kinds_in_order(tmp_path: Path) -> None:
+    """Failed attempts and the final ones inside outcomes come back in the order they were written."""
+    failed, outcome = make_failed_attempt(1), make_outcome(1, attempts=2, last_attempt=make_attempt(1, 2))
+    unsent = make_outcome(2, status=Status.PENDING, completion=None, last_attempt=None)
+    with _write(make_folder(tmp_path), make_started(1), failed, outcome, unsent) as index:
+        assert list(index.scan_attempts()) == [failed, make_attempt(1, 2)]
+
+
+def test_index_notices_a_record_that_changed_on_disk(tmp_path: Path) -> None:
+    """A record that no longer proves itself is never handed out."""
+    folder = make_folder(tmp_path)
+    with _write(folder, make_outcome(1)) as index:
+        path = folder.journal_dir / "000001.jsonl"
+        path.write_bytes(path.read_bytes().replace(b"answer 1", b"answer 2"))
+        with pytest.raises(JournalDamagedError, match="changed since it was indexed"):
+            index.read_outcome(make_id("row1"))
+
+
+def test_index_has_its_sessions(tmp_path: Path) -> None:
+    """The facts of every call come back in order."""
+    folder = make_folder(tmp_path)
+    for number in range(2):
+        with Journal(folder, durability="process") as journal:
+            journal.append_session({"session": number})
+    with scan_journal(folder) as index:
+        assert index.sessions == [{"session": 0}, {"session": 1}]
+
+
+def test_row_table_finds_every_row_and_no_other() -> None:
+    """Each row has one number, however often the table grew."""
+    table = RowTable()
+    names = [os.urandom(32).hex() for _ in range(5000)]
+    assert [table.find_or_add(name) for name in names + names] == [*range(5000), *range(5000)]
+    assert [table.find(name) for name in names] == list(range(5000))
+    assert (len(table), table.find(os.urandom(32).hex())) == (5000, None)
+
+
+def test_index_needs_at_most_150_bytes_a_row(tmp_path: Path) -> None:
+    """Finished rows cost a fixed and small number of bytes in memory."""
+    n_rows = 5_000
+    tracemalloc.start()
+    try:
+        index = JournalIndex(tmp_path)
+        for _ in range(n_rows):
+            outcome = make_outcome(1, row_id=os.urandom(32).hex(), completion=None, last_attempt=None)
+            index.add_record(outcome, segment=1, offset=0, length=1)
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] / n_rows <= 150
+    finally:
+        tracemalloc.stop()
