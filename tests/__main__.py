@@ -16,7 +16,12 @@ STEPS = (
     ("coverage", ("coverage", "report", "--fail-under=92")),
     (
         "coverage of the parts that must not fail",
-        ("coverage", "report", "--fail-under=100", "--include=evalrun/analysis/stats.py,evalrun/analysis/gate.py,evalrun/cost.py"),
+        (
+            "coverage",
+            "report",
+            "--fail-under=100",
+            "--include=evalrun/analysis/stats.py,evalrun/analysis/gate.py,evalrun/cost.py",
+        ),
     ),
 )
 

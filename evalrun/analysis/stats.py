@@ -8,11 +8,13 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from fractions import Fraction
+from functools import cache
 from statistics import NormalDist
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
-import numpy as np
-from scipy import special  # type: ignore[import-untyped]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from numpy import bool_, float64, int64
 
 Alternative = Literal["two-sided", "less", "greater"]
 
@@ -20,6 +22,8 @@ MAX_CONVOLUTION_STEPS = 1_000_000_000
 """Largest exact sign-flip distribution, in multiplications (about a second); beyond it, Monte Carlo."""
 MAX_ENUMERATED = 16
 """Most real-valued differences whose sign flips are enumerated."""
+MAX_INTEGER_TRIALS = 2_000
+"""Most trials whose binomial tail is summed in whole numbers, which is exact and needs no library."""
 N_RESAMPLES = 9_999
 """Monte Carlo draws; the smallest p-value they can show is 1e-4."""
 
@@ -99,7 +103,7 @@ def clopper_pearson(passed: int, n: int, *, confidence: float = 0.95) -> Interva
     Source:
         Clopper, Pearson 1934, Biometrika 26.
     """
-    tail = (1 - confidence) / 2
+    special, tail = _load_special(), (1 - confidence) / 2
     low = 0.0 if passed == 0 else float(special.betaincinv(passed, n - passed + 1, tail))
     high = 1.0 if passed == n else float(special.betaincinv(passed + 1, n - passed, 1 - tail))
     return Interval(low, high)
@@ -171,6 +175,7 @@ def sign_flip(
     """
     if all(isinstance(value, int | Fraction) for value in differences):
         return sign_flip_counts(Counter(Fraction(value) for value in differences), alternative=alternative, seed=seed)
+    np = _load_numpy()
     values = np.array([float(value) for value in differences if value != 0])
     if not len(values):
         return FlipTest(1.0, is_exact=True)
@@ -205,6 +210,7 @@ def sign_flip_counts(
         return FlipTest(1.0, is_exact=True)
     if steps > MAX_CONVOLUTION_STEPS:
         return _flip_by_draws(groups, observed, alternative, seed)
+    np = _load_numpy()
     # Index i of the distribution stands for the sum 2·i - reach.
     distribution, reach = np.ones(1), 0
     for step, times in sorted(groups.items()):
@@ -318,10 +324,11 @@ def mcnemar_power(n: int, discordance: float, drop: float, *, alpha: float = 0.0
         drop: True difference, base minus candidate, 0..discordance.
         alpha: Level of the test.
     """
-    share = (discordance + drop) / (2 * discordance)
+    special, share = _load_special(), (discordance + drop) / (2 * discordance)
     power = 0.0
     for m in range(1, n + 1):
-        fewest = next((b for b in range(m // 2, m + 1) if _binomial_tail(b, m) <= alpha), None)
+        tails = (1.0 if b == 0 else float(special.betainc(b, m - b + 1, 0.5)) for b in range(m // 2, m + 1))
+        fewest = next((m // 2 + index for index, tail in enumerate(tails) if tail <= alpha), None)
         if fewest is not None:
             mass = special.bdtr(m, n, discordance) - special.bdtr(m - 1, n, discordance)
             power += float(mass * special.betainc(fewest, m - fewest + 1, share))
@@ -389,20 +396,46 @@ def mean_and_variance(counts: Mapping[Fraction, int]) -> tuple[float, float]:
 
 def _binomial_tail(k: int, n: int) -> float:
     """Return P(Bin(n, ½) ≥ k)."""
-    return 1.0 if k <= 0 else float(special.betainc(k, n - k + 1, 0.5))
+    if k <= 0:
+        return 1.0
+    if n > MAX_INTEGER_TRIALS:
+        return float(_load_special().betainc(k, n - k + 1, 0.5))
+    ways, total = math.comb(n, k), 0
+    for i in range(k, n + 1):
+        total += ways
+        ways = ways * (n - i) // (i + 1)
+    return float(Fraction(total, 2**n))
 
 
 def _log_choose(n: int, k: int) -> float:
     return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
-def _binomial_masses(n: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+@cache
+def _load_numpy() -> Any:
+    """Return numpy, imported on first use: only repeats and graded scores need it, and every run would wait for it."""
+    import numpy
+
+    return numpy
+
+
+@cache
+def _load_special() -> Any:
+    """Return scipy's special functions, imported on first use: they take half a second, and few runs need them."""
+    from scipy import special  # type: ignore[import-untyped]
+
+    return special
+
+
+def _binomial_masses(n: int) -> "npt.NDArray[float64]":
+    np, special = _load_numpy(), _load_special()
     k = np.arange(n + 1)
     masses = np.exp(special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1) - n * math.log(2))
-    return np.asarray(masses / masses.sum())
+    return cast("npt.NDArray[float64]", masses / masses.sum())
 
 
 def _flip_by_draws(groups: Mapping[int, int], observed: int, alternative: Alternative, seed: int) -> FlipTest:
+    np = _load_numpy()
     rng = np.random.default_rng(seed)
     sums = np.zeros(N_RESAMPLES, dtype=np.int64)
     for value, times in sorted(groups.items()):
@@ -411,26 +444,22 @@ def _flip_by_draws(groups: Mapping[int, int], observed: int, alternative: Altern
     return FlipTest((1 + n_extreme) / (1 + N_RESAMPLES), is_exact=False)
 
 
-def _as_extreme(
-    sums: np.ndarray[tuple[int], np.dtype[np.int64]], observed: int, alternative: Alternative
-) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _as_extreme(sums: "npt.NDArray[int64]", observed: int, alternative: Alternative) -> "npt.NDArray[bool_]":
     if alternative == "less":
         return sums <= observed
     if alternative == "greater":
         return sums >= observed
-    return np.abs(sums) >= abs(observed)
+    return abs(sums) >= abs(observed)
 
 
-def _share_as_extreme(
-    sums: np.ndarray[tuple[int], np.dtype[np.float64]], observed: float, alternative: Alternative
-) -> float:
+def _share_as_extreme(sums: "npt.NDArray[float64]", observed: float, alternative: Alternative) -> float:
     # Sums that are equal on paper differ in the last bits; such ties count as equal.
     slack = 1e-12 * max(1.0, abs(observed))
     if alternative == "less":
-        return float(np.mean(sums <= observed + slack))
+        return float((sums <= observed + slack).mean())
     if alternative == "greater":
-        return float(np.mean(sums >= observed - slack))
-    return float(np.mean(np.abs(sums) >= abs(observed) - slack))
+        return float((sums >= observed - slack).mean())
+    return float((abs(sums) >= abs(observed) - slack).mean())
 
 
 def _tango_score(table: Table, difference: float) -> float:

@@ -4,6 +4,7 @@ The transport reports each step, so that it is known whether the body had left a
 one. One cancel scope serves all deadlines of the attempt: it is moved from step to step, never past the total.
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -64,8 +65,9 @@ class Exchange:
     def __init__(self, body: bytes, deadlines: Deadlines) -> None:
         self.body = body
         self._deadlines = deadlines
-        self._started_s = anyio.current_time()
-        self.total_deadline_s = self._started_s + deadlines.total_s
+        # Deadlines are told to the event loop in its own time, which may tick in milliseconds; durations are not.
+        self._started_s = time.perf_counter()
+        self.total_deadline_s = anyio.current_time() + deadlines.total_s
         self.status: int | None = None
         self.is_connected = self.was_sent = False
         self.first_byte_s = 0.0
@@ -116,7 +118,7 @@ class Exchange:
 
     def elapsed_s(self) -> float:
         """Return the seconds since the attempt began."""
-        return anyio.current_time() - self._started_s
+        return time.perf_counter() - self._started_s
 
     def name_passed_deadline(self) -> ErrorCode:
         """Return which deadline ended the attempt."""

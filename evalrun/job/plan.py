@@ -25,7 +25,7 @@ from evalrun.job.messages import CompiledPrompt
 from evalrun.job.preflight import Preflight
 from evalrun.job.rendering import Rendering
 from evalrun.job.sample_ids import IdMaker
-from evalrun.options import ModelOptions, PromptOptions
+from evalrun.options import DatasetOptions, ModelOptions, PromptOptions
 from evalrun.records import Request, Sample, SimulatorHint
 from evalrun.templates import Template
 
@@ -215,8 +215,9 @@ class Plan:
         if getattr(self.loaded.job.dataset, "where", None) is not None:
             return DatasetError("0 rows: no sample passes `where`", where=self.loaded.where("dataset", "where"))
         hint = "an empty dataset would pass any gate, so it is refused"
-        paths = getattr(self.loaded.job.dataset, "path", self.loaded.job.dataset) or "`samples`"
-        names = paths if isinstance(paths, str) else ", ".join(map(str, paths))
+        dataset = self.loaded.job.dataset
+        paths = dataset.path if isinstance(dataset, DatasetOptions) else dataset or "`samples`"
+        names = paths if isinstance(paths, str) else ", ".join(paths)
         return DatasetError(f"0 rows: {names} holds no sample", where=self.loaded.where(key), hint=hint)
 
 

@@ -237,9 +237,9 @@ def test_check_lists_at_most_twenty_problems_and_counts_the_rest() -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("d.jsonl", "", "job.yaml:4:1: 0 rows: the dataset is empty"),
-        ("d.csv", "id,question\n", "job.yaml:4:1: 0 rows: the dataset is empty"),
-        ("d.json", "[]", "job.yaml:4:1: 0 rows: the dataset is empty"),
+        ("d.jsonl", "", "job.yaml:4:1: 0 rows: d.jsonl holds no sample"),
+        ("d.csv", "id,question\n", "job.yaml:4:1: 0 rows: d.csv holds no sample"),
+        ("d.json", "[]", "job.yaml:4:1: 0 rows: d.json holds no sample"),
     ],
 )
 def test_d12_empty_dataset_is_refused(name: str, content: str, message: str) -> None:

@@ -1,0 +1,84 @@
+"""Options that several commands share: how a job is narrowed and changed from the command line."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from evalrun.errors import UsageError
+
+if TYPE_CHECKING:
+    from evalrun.pipeline import RunSettings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+job_argument = click.argument("job", type=click.Path(path_type=Path))
+reports_option = click.option(
+    "-o", "--reports-dir", type=click.Path(path_type=Path), default=Path("reports"), show_default=True,
+    metavar="DIR", help="Folder for run folders.",
+)  # fmt: skip
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+
+_JOB_OPTIONS = (
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N samples."),
+    click.option("--model", "models", multiple=True, metavar="GLOB", help="Only these models; repeatable."),
+    click.option("--prompt", "prompts", multiple=True, metavar="GLOB", help="Only these prompts; repeatable."),
+    click.option("--where", metavar="EXPR", help="Only samples for which the expression holds."),
+    click.option("--repeats", type=click.IntRange(min=1), metavar="N", help="Ask each row N times."),
+    click.option(
+        "-j", "--concurrency", type=click.IntRange(min=1), metavar="N", help="Requests in flight per endpoint."
+    ),
+    click.option(
+        "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the job: models[m].params.seed=7"
+    ),
+    click.option("--var", "variables", multiple=True, metavar="NAME=VALUE", help="Set one of the job's vars."),
+    click.option(
+        "--env-file", type=click.Path(path_type=Path), metavar="FILE", help="Read more environment variables."
+    ),
+)
+
+
+def job_options(command: Command) -> Command:
+    """Add the options that narrow or change a job."""
+    for option in reversed(_JOB_OPTIONS):
+        command = option(command)
+    return command
+
+
+def make_settings(job: Path, options: dict[str, Any], **more: Any) -> "RunSettings":
+    """Return run settings from the parsed options of `job_options`.
+
+    Args:
+        job: The job file.
+        options: The command's keyword arguments; those of `job_options` are used.
+        **more: Further fields of RunSettings.
+
+    Raises:
+        UsageError: `--var` without `=`.
+    """
+    from evalrun.job.plan import Selection
+    from evalrun.pipeline import RunSettings
+
+    overrides = list(options["overrides"])
+    if options["repeats"] is not None:
+        overrides.append(f"repeats={options['repeats']}")
+    if options["concurrency"] is not None:
+        overrides.append(f"endpoints[*].concurrency={options['concurrency']}")
+    return RunSettings(
+        job_path=job,
+        overrides=tuple(overrides),
+        variables=dict(_split_variable(text) for text in options["variables"]),
+        env_file=options["env_file"],
+        selection=Selection(
+            limit=options["limit"], models=options["models"], prompts=options["prompts"], where=options["where"]
+        ),
+        **more,
+    )
+
+
+def _split_variable(text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not sign or not name:
+        raise UsageError(f"--var {text!r} has no value", hint="write --var NAME=VALUE")
+    return name, value

@@ -1,0 +1,61 @@
+"""`evalrun list`: the runs of a folder, newest first."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from evalrun.cli.console import format_count, format_seconds, format_usd, make_table, open_console, print_json
+from evalrun.cli.job_options import json_option, reports_option
+from evalrun.records import SCHEMA_VERSION
+from evalrun.store.runs import RunEntry, list_runs
+
+
+@click.command("list")
+@reports_option
+@json_option
+def command(*, reports_dir: Path, as_json: bool) -> None:
+    """List the runs below the reports folder, newest first."""
+    runs = [_describe(entry) for entry in list_runs(reports_dir)]
+    if as_json:
+        print_json({"schema_version": SCHEMA_VERSION, "runs": runs})
+        return
+    if not runs:
+        click.echo(f"no runs below {reports_dir}; next: evalrun run JOB")
+        return
+    columns = [
+        ("run", "left"),
+        ("job", "left"),
+        ("state", "left"),
+        ("rows", "right"),
+        ("USD", "right"),
+        ("took", "right"),
+    ]
+    rows = [
+        [
+            run["run_id"],
+            run["job"] + (" (simulated)" if run["is_simulated"] else ""),
+            run["state"],
+            format_count(run["rows"]),
+            format_usd(run["usd"]),
+            format_seconds(run["wall_s"]),
+        ]
+        for run in runs
+    ]
+    open_console().print(make_table(columns, rows))
+
+
+def _describe(entry: RunEntry) -> dict[str, Any]:
+    """Return one run in figures; a run that has not ended has none."""
+    manifest = entry.manifest or {}
+    finished_state = manifest.get("verdict", {}).get("outcome")
+    return {
+        "run_id": entry.folder.run_id,
+        "job": manifest.get("job_name", entry.folder.job_name),
+        "state": entry.problem or (finished_state if entry.is_finished else "unfinished"),
+        "rows": manifest.get("totals", {}).get("rows"),
+        "usd": manifest.get("totals", {}).get("usd"),
+        "wall_s": manifest.get("wall_s"),
+        "is_simulated": manifest.get("is_simulated", False),
+        "path": str(entry.folder.path),
+    }

@@ -1,0 +1,122 @@
+"""The front door: finds the command, loads its file only then, and turns every ending into an exit code.
+
+Nothing heavy is imported here: `--help` and `--version` cost an interpreter and click.
+"""
+
+import importlib
+import os
+import platform
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from evalrun import __version__
+from evalrun.cli.console import print_error, silence_stdout
+from evalrun.errors import AuthorError, EvalrunError, FolderBusyError
+
+COMMANDS = {
+    "init": "Write a job, a small dataset and a schema that run at once, with no key.",
+    "validate": "Check a job strictly, every template against every row; send nothing.",
+    "plan": "Show what a run would do: requests, tokens, USD and time. No network.",
+    "run": "Run a job: ask, keep, grade, report, gate.",
+    "grade": "Grade a run's stored answers again, without asking anew.",
+    "report": "Render a run's reports again.",
+    "show": "Show a run's samples, failing ones first.",
+    "list": "List the runs of this folder.",
+    "simulate": "Serve the simulator, with a job's profiles and seed.",
+    "schema": "Print the JSON Schema of job files.",
+}
+"""Every command and its first line; each stands in `evalrun/cli/<command>_command.py` as `command`."""
+
+EXIT_CODES = """\b
+Exit codes:
+  0  done; every gate passed (or none was asked)
+  1  a gate failed
+  2  found before sending: usage, job, dataset, template, key, folder
+  3  no verdict: a lane stopped, or too many errors; --resume goes on
+  5  internal or disk error
+  130/143  interrupted / terminated; what was done is kept
+"""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order in which a newcomer meets them."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command; None lets click say which names are close."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"evalrun.cli.{cmd_name}_command")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing any of them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES)
+@click.version_option(__version__, "--version", prog_name="evalrun", message="%(prog)s %(version)s")
+def evalrun_command() -> None:
+    """Run prompts against many models and trust what comes out."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code.
+
+    Args:
+        arguments: Words after the program's name; default: those of this process.
+    """
+    try:
+        result = evalrun_command.main(args=arguments, prog_name="evalrun", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        print_error("interrupted")
+        return 130
+    except BrokenPipeError:
+        silence_stdout()
+        return 0
+    except (AuthorError, FolderBusyError) as error:
+        print_error(str(error))
+        return 2
+    except EvalrunError as error:
+        print_error(f"{error}\n    ({type(error).__name__}; docs/messages.md has a paragraph on `{error.slug}`)")
+        return 5
+    except Exception as error:  # noqa: BLE001 - the one place where an unexpected error becomes an exit code
+        print_error(_report_defect(error))
+        return 5
+    return result if isinstance(result, int) else 0
+
+
+def _report_defect(error: BaseException) -> str:
+    """Write versions and traceback to a file and return what to tell the user."""
+    text = "".join(traceback.format_exception(error))
+    report = f"evalrun {__version__}, Python {platform.python_version()}, {platform.platform()}\n\n{text}"
+    handle, name = tempfile.mkstemp(prefix="evalrun-error-", suffix=".log")
+    with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
+        file.write(report)
+    return (
+        f"evalrun failed unexpectedly: {type(error).__name__}: {error}\n"
+        f"    this is a defect of evalrun; please report it with {Path(name)}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""`evalrun plan`: what a run would ask, use, cost and take; nothing is sent."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from evalrun.cli.console import (
+    clean_text,
+    format_count,
+    format_seconds,
+    format_usd,
+    make_table,
+    open_console,
+    print_json,
+    print_note,
+)
+from evalrun.cli.job_options import job_argument, job_options, json_option, make_settings
+from evalrun.cli.progress import describe_plan
+from evalrun.job.estimate import Range
+from evalrun.pipeline import Prepared, prepare
+from evalrun.records import SCHEMA_VERSION
+
+
+@click.command("plan")
+@job_argument
+@job_options
+@json_option
+def command(job: Path, *, as_json: bool, **options: Any) -> None:
+    """Show what a run of JOB would do: requests, tokens, USD and time, low to high, per model. No network."""
+    prepared = prepare(make_settings(job, options))
+    for warning in prepared.loaded.warnings:
+        print_note(f"warning: {warning.render()}")
+    if as_json:
+        print_json({"schema_version": SCHEMA_VERSION, "job": prepared.loaded.name, **asdict(prepared.totals)})
+        return
+    _print_plan(job, prepared)
+
+
+def _print_plan(job: Path, prepared: Prepared) -> None:
+    console = open_console()
+    console.print(clean_text(describe_plan(prepared, n_settled=0)))
+    columns = [
+        ("model", "left"),
+        ("endpoint", "left"),
+        ("requests", "right"),
+        ("tokens in", "right"),
+        ("tokens out, low – expected – high", "right"),
+        ("USD, low – expected – high", "right"),
+        ("time, low – high", "right"),
+    ]
+    rows = [
+        [
+            estimate.model,
+            estimate.endpoint,
+            format_count(estimate.requests),
+            format_count(estimate.prompt_tokens.expected),
+            format_range(estimate.completion_tokens, format_count),
+            format_range(estimate.usd, format_usd),
+            f"{format_seconds(estimate.time_s.low)} – {format_seconds(estimate.time_s.high)}",
+        ]
+        for estimate in prepared.totals.models
+    ]
+    console.print(make_table(columns, rows))
+    totals = prepared.totals
+    console.print(
+        f"in all: {format_count(totals.n_rows)} requests, {format_range(totals.usd, format_usd)}, "
+        f"{format_seconds(totals.time_s.low)} – {format_seconds(totals.time_s.high)}"
+    )
+    console.print("tokens are estimated from the text; nothing was sent")
+    console.print(f"next: evalrun run {clean_text(str(job))}")
+
+
+def format_range(values: Range, write: Callable[[float | None], str]) -> str:
+    """Return low – expected – high, or the one word for unknown."""
+    if values.expected is None:
+        return write(None)
+    return f"{write(values.low)} – {write(values.expected)} – {write(values.high)}"

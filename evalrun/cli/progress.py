@@ -1,0 +1,181 @@
+"""What a run looks like while it is under way: a live display on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from evalrun.cli.console import (
+    clean_text,
+    count_noun,
+    format_count,
+    format_percent,
+    format_seconds,
+    format_usd,
+    is_interactive,
+    open_console,
+    print_note,
+)
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.live import Live
+
+    from evalrun.pipeline import Prepared, Progress
+    from evalrun.records import LaneProgress
+
+PLAIN_EVERY_S = 10.0
+"""Seconds between two plain lines."""
+
+CHECK_NOTE_EVERY = 100_000
+"""Samples between two lines of the check before the first request."""
+
+
+class ProgressDisplay:
+    """Shows a run's progress on stderr; a context manager that leaves the terminal as it was.
+
+    Args:
+        mode: `auto` (live on a terminal, else plain), `plain`, or `none`.
+    """
+
+    def __init__(self, mode: str = "auto") -> None:
+        """Choose how to show; nothing is written yet."""
+        self._mode = ("live" if is_interactive(sys.stderr) else "plain") if mode == "auto" else mode
+        self._live: Live | None = None
+        self._began_s = 0.0
+        self._last_line_s = 0.0
+        self._checked = 0
+        self._stage = ""
+
+    def __enter__(self) -> "ProgressDisplay":
+        """Start showing."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop the live region, whatever happened."""
+        self._stop_live()
+
+    def show(self, progress: "Progress") -> None:
+        """Take one state of the run; called about ten times a second."""
+        if self._mode == "none":
+            return
+        if progress.stage == "checking":
+            self._show_check(progress.n_checked)
+        elif progress.stage == "asking" and self._stage != "asking":
+            self._begin_asking(progress)
+        elif progress.stage == "asking":
+            self._show_asking(progress.lanes)
+        elif progress.stage == "closing":
+            self._stop_live()
+        self._stage = progress.stage
+
+    def _show_check(self, n_checked: int) -> None:
+        if n_checked - self._checked >= CHECK_NOTE_EVERY:
+            self._checked = n_checked
+            print_note(f"checked {format_count(n_checked)} samples")
+
+    def _begin_asking(self, progress: "Progress") -> None:
+        self._began_s = self._last_line_s = time.monotonic()
+        if progress.prepared is not None:
+            print_note(describe_plan(progress.prepared, n_settled=progress.n_settled))
+        for note in progress.notes:
+            print_note(note)
+        if progress.folder is not None:
+            print_note(f"run folder: {progress.folder.path}")
+        if self._mode == "live":
+            from rich.live import Live
+
+            self._live = Live(console=open_console(sys.stderr), refresh_per_second=10, transient=True)
+            self._live.start()
+
+    def _show_asking(self, lanes: Sequence["LaneProgress"]) -> None:
+        now_s = time.monotonic()
+        if self._live is not None:
+            self._live.update(self._render_lanes(lanes, now_s))
+        elif now_s - self._last_line_s >= PLAIN_EVERY_S:
+            self._last_line_s = now_s
+            print_note(self._describe_lanes(lanes, now_s))
+
+    def _describe_lanes(self, lanes: Sequence["LaneProgress"], now_s: float) -> str:
+        done, total = sum(lane.done for lane in lanes), sum(lane.total for lane in lanes)
+        errors, retries = sum(lane.errors for lane in lanes), sum(lane.retries for lane in lanes)
+        spent = sum((lane.spent_usd for lane in lanes), Decimal(0))
+        parts = [
+            f"{format_count(done)}/{format_count(total)} rows ({format_percent(done / total if total else None)})",
+            f"{errors} errors",
+            f"{retries} retries",
+            f"{format_usd(float(spent))} spent",
+            f"{format_seconds(_estimate_left_s(done, total, now_s - self._began_s))} left",
+        ]
+        waiting = [describe_wait(lane, now_s) for lane in lanes if lane.waiting_until_s > now_s]
+        return ", ".join([*parts, *waiting])
+
+    def _render_lanes(self, lanes: Sequence["LaneProgress"], now_s: float) -> "RenderableType":
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        grid = Table.grid(padding=(0, 2))
+        for _ in range(8):
+            grid.add_column(justify="left", no_wrap=True)
+        elapsed_s = now_s - self._began_s
+        for lane in lanes:
+            grid.add_row(
+                Text(clean_text(lane.model), style="bold"),
+                ProgressBar(total=max(lane.total, 1), completed=lane.done, width=24),
+                Text(f"{format_count(lane.done)}/{format_count(lane.total)}"),
+                Text(f"{lane.errors} errors", style="red" if lane.errors else "dim"),
+                Text(f"{lane.retries} retries", style="yellow" if lane.retries else "dim"),
+                Text(f"{lane.in_flight} in flight"),
+                Text(_describe_spend(lane)),
+                Text(_describe_state(lane, elapsed_s, now_s), style="dim"),
+            )
+        return grid
+
+    def _stop_live(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+def describe_plan(prepared: "Prepared", *, n_settled: int) -> str:
+    """Return the banner of a run: what is about to be asked, and what it may cost."""
+    totals, plan = prepared.totals, prepared.plan
+    factors = [
+        count_noun(totals.n_samples, "sample"),
+        count_noun(len(plan.prompts), "prompt"),
+        count_noun(len(plan.models), "model"),
+        *([count_noun(plan.repeats, "repeat")] if plan.repeats > 1 else []),
+    ]
+    text = f"{prepared.loaded.name}: {' × '.join(factors)} = {count_noun(totals.n_rows, 'row')}"
+    if n_settled:
+        text += f", {format_count(n_settled)} of them settled already"
+    usd = totals.usd
+    if usd.expected is not None:
+        return f"{text}; in all about {format_usd(usd.expected)} ({format_usd(usd.low)} – {format_usd(usd.high)})"
+    return f"{text}; price unknown"
+
+
+def describe_wait(lane: "LaneProgress", now_s: float) -> str:
+    """Return why and how long a lane waits."""
+    return f"{lane.model} waits {format_seconds(lane.waiting_until_s - now_s)} (rate limit)"
+
+
+def _describe_spend(lane: "LaneProgress") -> str:
+    return format_usd(float(lane.spent_usd)) + (" + unknown" if lane.unknown_cost else "")
+
+
+def _describe_state(lane: "LaneProgress", elapsed_s: float, now_s: float) -> str:
+    if lane.stopped_by is not None:
+        return f"stopped: {lane.stopped_by}"
+    if lane.waiting_until_s > now_s:
+        return f"waits {format_seconds(lane.waiting_until_s - now_s)}"
+    if lane.done >= lane.total:
+        return "done"
+    return f"{format_seconds(_estimate_left_s(lane.done, lane.total, elapsed_s))} left"
+
+
+def _estimate_left_s(done: int, total: int, elapsed_s: float) -> float | None:
+    """Return the time left at the rate so far; None before the first row is done."""
+    return elapsed_s * (total - done) / done if done else None

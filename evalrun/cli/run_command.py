@@ -1,0 +1,65 @@
+"""`evalrun run`: ask, keep, grade, report, gate."""
+
+from pathlib import Path
+from typing import Any
+
+import anyio
+import click
+
+from evalrun.cli.console import print_json
+from evalrun.cli.job_options import job_argument, job_options, json_option, make_settings, reports_option
+from evalrun.cli.progress import ProgressDisplay
+from evalrun.cli.results import make_resume_hint, print_result
+from evalrun.closing import read_summary
+from evalrun.pipeline import run_job
+
+
+@click.command("run")
+@job_argument
+@job_options
+@click.option(
+    "--resume", "resume_run", is_flag=False, flag_value="", metavar="[RUN]", default=None,
+    help="Go on with RUN, or with the job's newest unfinished run.",
+)  # fmt: skip
+@click.option("--retry-errors", type=click.Choice(["passing", "all"]), default="passing", show_default=True,
+              help="Which errors a resume asks again.")  # fmt: skip
+@click.option("--repair", is_flag=True, help="With --resume: keep what is good of a damaged journal.")
+@click.option("--no-gate", is_flag=True, help="Skip the gate.")
+@click.option("--progress", type=click.Choice(["auto", "plain", "none"]), default="auto", show_default=True,
+              help="How to show progress on stderr.")  # fmt: skip
+@reports_option
+@json_option
+def command(  # noqa: PLR0913 - one argument for each option
+    job: Path,
+    *,
+    resume_run: str | None,
+    retry_errors: str,
+    repair: bool,
+    no_gate: bool,
+    progress: str,
+    reports_dir: Path,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Run JOB: ask every sample of every model with every prompt, keep, grade, report, gate."""
+    settings = make_settings(
+        job,
+        options,
+        reports_dir=reports_dir,
+        resume=resume_run is not None,
+        resume_run=resume_run or None,
+        repair=repair,
+        retry_all_errors=retry_errors == "all",
+        is_gate_wanted=not no_gate,
+    )
+    with ProgressDisplay(progress) as display:
+
+        async def call() -> Any:
+            return await run_job(settings, on_progress=display.show)
+
+        result = anyio.run(call, backend="asyncio", backend_options={"use_uvloop": True})
+    if as_json:
+        print_json({**read_summary(result.folder), "exit_code": result.exit_code})
+    else:
+        print_result(result, resume_hint=make_resume_hint(job, result))
+    return int(result.exit_code)

@@ -1,0 +1,167 @@
+"""`evalrun show`: a run's rows, failing ones first, with prompt, output and reasons."""
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import click
+
+from evalrun.cli.console import clean_text, count_noun, format_seconds
+from evalrun.cli.job_options import reports_option
+from evalrun.cli.results import SIMULATED
+from evalrun.store.folder import RunFolder
+from evalrun.store.graded_rows import scan_graded_rows
+from evalrun.store.journal_scan import scan_journal
+from evalrun.store.manifest import read_manifest
+from evalrun.store.runs import find_run
+
+Row = Mapping[str, Any]
+Graded = tuple[Row, Sequence[Row]]
+
+EXCERPT_CHARS = 600
+"""Longest excerpt of a text on the terminal; `--full` shows all."""
+
+_CSV_COLUMNS = (
+    "sample_id", "category", "prompt", "model", "repeat", "status", "error_code", "passed", "score", "output",
+    "prompt_tokens", "completion_tokens", "cost_usd", "latency_s",
+)  # fmt: skip
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\0")
+
+
+@click.command("show")
+@click.argument("run")
+@click.option("--failed", is_flag=True, help="Only rows that failed a grader or got no answer.")
+@click.option("--sample", "samples", multiple=True, metavar="GLOB", help="Only these samples; repeatable.")
+@click.option("--model", "models", multiple=True, metavar="GLOB", help="Only these models; repeatable.")
+@click.option("--prompt", "prompts", multiple=True, metavar="GLOB", help="Only these prompts; repeatable.")
+@click.option("--category", "categories", multiple=True, metavar="GLOB", help="Only these categories; repeatable.")
+@click.option("--status", "statuses", multiple=True, metavar="STATUS", help="Only rows of this status; repeatable.")
+@click.option("--limit", type=click.IntRange(min=0), default=10, show_default=True, help="Rows to show; 0 = all.")
+@click.option("--full", is_flag=True, help="Show texts whole.")
+@click.option("--raw", is_flag=True, help="Show the server's reply as it came, from the journal.")
+@click.option(
+    "--format", "output_format", type=click.Choice(["text", "jsonl", "csv"]), default="text", show_default=True
+)
+@reports_option
+def command(
+    run: str, *, failed: bool, limit: int, full: bool, raw: bool, output_format: str, reports_dir: Path,
+    **filters: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Show RUN's rows, failing ones first."""
+    folder = find_run(run, reports_dir=reports_dir)
+    chosen = _choose_rows(folder, _make_filter(filters), is_failed_only=failed, limit=limit)
+    if output_format == "jsonl":
+        _write_jsonl(chosen)
+    elif output_format == "csv":
+        _write_csv(chosen)
+    else:
+        _write_text(folder, chosen, excerpt_chars=None if full else EXCERPT_CHARS, is_raw=raw)
+
+
+def is_failing(row: Row) -> bool:
+    """Return whether a row wants a look: a failed grader, or no answer."""
+    return row["passed"] is False or row["status"] in {"error", "pending", "filtered"}
+
+
+def _make_filter(filters: Mapping[str, tuple[str, ...]]) -> Callable[[Row], bool]:
+    columns = {
+        "samples": "sample_id", "models": "model", "prompts": "prompt", "categories": "category", "statuses": "status",
+    }  # fmt: skip
+    wanted = {columns[name]: globs for name, globs in filters.items() if globs}
+
+    def is_wanted(row: Row) -> bool:
+        return all(any(fnmatchcase(str(row[column]), glob) for glob in globs) for column, globs in wanted.items())
+
+    return is_wanted
+
+
+def _choose_rows(
+    folder: RunFolder, is_wanted: Callable[[Row], bool], *, is_failed_only: bool, limit: int
+) -> Iterator[Graded]:
+    """Yield failing rows, then the others, each in plan order, until the limit."""
+    n_shown = 0
+    for wants_failing in (True,) if is_failed_only else (True, False):
+        for row, grades in scan_graded_rows(folder):
+            if is_failing(row) is wants_failing and is_wanted(row):
+                yield row, grades
+                n_shown += 1
+                if limit and n_shown >= limit:
+                    return
+
+
+def _write_jsonl(chosen: Iterator[Graded]) -> None:
+    for row, grades in chosen:
+        record = {**row, "grades": [dict(grade) for grade in grades]}
+        sys.stdout.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
+
+
+def _write_csv(chosen: Iterator[Graded]) -> None:
+    writer = csv.writer(sys.stdout)
+    writer.writerow([*_CSV_COLUMNS, "reasons"])
+    for row, grades in chosen:
+        reasons = "; ".join(f"{grade['grader']}: {grade['reason']}" for grade in grades if grade["passed"] is False)
+        cells = ["" if row[column] is None else str(row[column]) for column in _CSV_COLUMNS]
+        writer.writerow([escape_formula(cell) for cell in [*cells, reasons]])
+
+
+def escape_formula(cell: str) -> str:
+    """Return a CSV cell that no spreadsheet takes for a formula; numbers stay numbers."""
+    if not cell.startswith(_FORMULA_STARTS):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return "'" + cell
+    return cell
+
+
+def _write_text(folder: RunFolder, chosen: Iterator[Graded], *, excerpt_chars: int | None, is_raw: bool) -> None:
+    if read_manifest(folder)["is_simulated"]:
+        click.echo(SIMULATED)
+    index = scan_journal(folder) if is_raw else None
+    n_shown = 0
+    for row, grades in chosen:
+        n_shown += 1
+        click.echo("\n".join(_describe_row(row, grades, excerpt_chars)))
+        if index is not None:
+            outcome = index.read_outcome(row["row_id"])
+            body = outcome.last_attempt.body if outcome is not None and outcome.last_attempt is not None else None
+            click.echo("  raw reply: " + clean_text(body if body is not None else "none"))
+    click.echo(f"\n{count_noun(n_shown, 'row')} shown" if n_shown else "no row matches")
+
+
+def _describe_row(row: Row, grades: Sequence[Row], excerpt_chars: int | None) -> list[str]:
+    mark = {True: "✓", False: "✗", None: "?"}[row["passed"]]
+    repeat = f" #{row['repeat']}" if row["repeat"] else ""
+    lines = [
+        "",
+        clean_text(
+            f"{mark} {row['sample_id']}{repeat} · {row['model']} · {row['prompt']} · {row['status']}"
+            f" · {format_seconds(row['latency_s'])}"
+        ),
+    ]
+    for message in json.loads(row["request"]).get("messages", []):
+        content = message.get("content")
+        text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+        lines += _indent(f"{message.get('role')}:", text, excerpt_chars)
+    if row["output"] is not None:
+        lines += _indent("output:", row["output"], excerpt_chars)
+    if row["error_code"] is not None:
+        lines += _indent(f"{row['error_code']}:", row["error_message"] or "", excerpt_chars)
+    for grade in grades:
+        verdict = {True: "passed", False: "failed", None: "not graded"}[grade["passed"]]
+        lines += _indent(f"{grade['grader']} {verdict}:", grade["reason"] or "", excerpt_chars)
+    return lines
+
+
+def _indent(label: str, text: str, excerpt_chars: int | None) -> list[str]:
+    """Return a labelled text, cleaned, cut and indented."""
+    if excerpt_chars is not None and len(text) > excerpt_chars:
+        text = f"{text[:excerpt_chars]} … ({len(text) - excerpt_chars} more characters; --full shows them)"
+    first, *rest = clean_text(text).splitlines() or [""]
+    return [f"  {clean_text(label)} {first}", *(f"    {line}" for line in rest)]

@@ -1,0 +1,381 @@
+"""The hall: joins the rooms into a run, in order.
+
+A job file enters; a run folder, a summary and a verdict leave. No request leaves before the whole job, every template
+on every row, the keys, the simulators and the folder have been checked. What follows the journal is in `closing`.
+"""
+
+import os
+import random
+import secrets
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from evalrun import __version__
+from evalrun.analysis.graders.grader_set import GraderSet
+from evalrun.closing import RunResult, close_run, is_settled, make_grader_set
+from evalrun.dispatch.dispatcher import LaneWork, StopSignal, dispatch
+from evalrun.dispatch.transport import Target, make_target
+from evalrun.errors import ConfigError, StoreError, UsageError
+from evalrun.job.config import LoadedJob, find_missing_keys, load_env_file, load_job
+from evalrun.job.estimate import PlanTotals
+from evalrun.job.plan import Plan, Selection
+from evalrun.options import EndpointOptions
+from evalrun.records import FINISHED, LaneProgress, Request
+from evalrun.simulator.remote import check_running_simulator
+from evalrun.simulator.server import serve
+from evalrun.store.folder import RunFolder, make_run_id
+from evalrun.store.journal import Journal
+from evalrun.store.journal_index import JournalIndex
+from evalrun.store.journal_scan import scan_journal
+from evalrun.store.runs import find_run, find_unfinished
+
+TICK_S = 0.1
+"""How often progress is shown, in seconds."""
+
+GRACE_S = 10.0
+"""How long requests in flight may finish after an interrupt, in seconds."""
+
+EXIT_BY_SIGNAL: Mapping[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """What the command line, or a Python caller, says beside the job."""
+
+    job_path: Path
+    reports_dir: Path = Path("reports")
+    overrides: Sequence[str] = ()
+    """`--set`: `models[gpt-5.1].params.temperature=0`."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """`--var`."""
+    env_file: Path | None = None
+    selection: Selection = field(default_factory=Selection)
+    resume: bool = False
+    """Go on with an unfinished run."""
+    resume_run: str | None = None
+    """Which one; None = the job's newest unfinished run."""
+    repair: bool = False
+    """A resume keeps what is good of a damaged journal."""
+    retry_all_errors: bool = False
+    """A resume asks rows with permanent errors again, too."""
+    is_gate_wanted: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A job that was checked in full; nothing was sent."""
+
+    settings: RunSettings
+    loaded: LoadedJob
+    plan: Plan
+    graders: GraderSet
+    totals: PlanTotals
+    environ: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What is going on, for whoever shows it. Lanes are live: read them, never keep them."""
+
+    stage: str
+    """`checking`, `asking` or `closing`."""
+    n_checked: int = 0
+    prepared: Prepared | None = None
+    folder: RunFolder | None = None
+    lanes: Sequence[LaneProgress] = ()
+    n_settled: int = 0
+    """Rows that an earlier call of this run settled."""
+    notes: Sequence[str] = ()
+    """Said once, when the stage begins."""
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def ignore_progress(progress: Progress) -> None:
+    """Show nothing."""
+    del progress
+
+
+def prepare(settings: RunSettings, *, on_progress: OnProgress = ignore_progress) -> Prepared:
+    """Check a job in full: the file, every row, every template and grader. Sends nothing and needs no key.
+
+    Raises:
+        AuthorError: Anything the job's author must mend, every problem at once.
+    """
+    environ = dict(os.environ)
+    if settings.env_file is not None:
+        environ |= load_env_file(settings.env_file)
+    loaded = load_job(settings.job_path, overrides=settings.overrides, variables=settings.variables, environ=environ)
+    plan = Plan(loaded, settings.selection)
+    graders = make_grader_set(loaded)
+    totals = plan.check(
+        check_sample=graders.check_sample,
+        on_progress=lambda n_checked: on_progress(Progress(stage="checking", n_checked=n_checked)),
+    )
+    return Prepared(settings=settings, loaded=loaded, plan=plan, graders=graders, totals=totals, environ=environ)
+
+
+async def run_job(settings: RunSettings, *, on_progress: OnProgress = ignore_progress) -> RunResult:
+    """Run a job from its file to its verdict.
+
+    Raises:
+        AuthorError: Found before anything was sent.
+        StoreError: The disk failed while the run was under way; what was acknowledged is kept.
+    """
+    began_s = time.monotonic()
+    prepared = prepare(settings, on_progress=on_progress)
+    async with open_targets(prepared) as targets:
+        with open_folder(prepared) as (folder, index):
+            lanes, notes = plan_lanes(prepared, index)
+            on_progress(
+                Progress(
+                    stage="asking",
+                    prepared=prepared,
+                    folder=folder,
+                    lanes=[lane.progress for lane in lanes],
+                    n_settled=prepared.totals.n_rows - sum(lane.progress.total for lane in lanes),
+                    notes=notes,
+                )
+            )
+            caught_signal = await ask(prepared, folder, index, lanes, targets, on_progress)
+            on_progress(Progress(stage="closing", prepared=prepared, folder=folder))
+            return close_run(
+                folder,
+                index,
+                loaded=prepared.loaded,
+                plan=prepared.plan,
+                graders=prepared.graders,
+                totals=prepared.totals,
+                lanes=[lane.progress for lane in lanes],
+                wall_s=time.monotonic() - began_s,
+                is_gate_wanted=settings.is_gate_wanted,
+                interrupted_exit_code=EXIT_BY_SIGNAL.get(caught_signal) if caught_signal else None,
+            )
+
+
+@asynccontextmanager
+async def open_targets(prepared: Prepared) -> AsyncIterator[dict[str, Target]]:
+    """Yield each endpoint that the selection sends to, simulators started or compared, keys read."""
+    endpoints = {name: prepared.loaded.job.endpoints[name] for name in _endpoints_used(prepared)}
+    problems = find_missing_keys(prepared.loaded, list(endpoints), prepared.environ)
+    if problems:
+        raise ConfigError(problems)
+    async with AsyncExitStack() as stack:
+        base_urls = {name: await _start_simulator(options, stack) for name, options in endpoints.items()}
+        yield {
+            name: make_target(options, environ=prepared.environ, base_url=base_urls[name])
+            for name, options in endpoints.items()
+        }
+
+
+def _endpoints_used(prepared: Prepared) -> list[str]:
+    return list(dict.fromkeys(str(model.endpoint) for model in prepared.plan.models))
+
+
+async def _start_simulator(options: EndpointOptions, stack: AsyncExitStack) -> str | None:
+    """Return the base URL of a simulator endpoint; None for a real one."""
+    if options.simulator is None:
+        return None
+    if options.simulator.url is not None:
+        await anyio.to_thread.run_sync(check_running_simulator, options.simulator)
+        return options.simulator.url.rstrip("/") + "/chat"
+    simulator = await stack.enter_async_context(serve(options.simulator))
+    return simulator.url + "/chat"
+
+
+@contextmanager
+def open_folder(prepared: Prepared) -> Iterator[tuple[RunFolder, JournalIndex]]:
+    """Yield the locked run folder, new or resumed, and what its journal holds.
+
+    Raises:
+        UsageError: There is nothing to resume, or the folder cannot be written; nothing was sent.
+    """
+    settings, name = prepared.settings, prepared.loaded.name
+    with ExitStack() as stack:
+        try:
+            if settings.resume:
+                folder = _find_resumable(settings, name)
+            else:
+                run_id = make_run_id(datetime.now(UTC), secrets.SystemRandom())
+                folder = RunFolder.create(settings.reports_dir, name, run_id)
+            stack.enter_context(folder.lock())
+            index = stack.enter_context(scan_journal(folder, for_append=True, repair=settings.repair))
+        except StoreError as error:
+            raise UsageError(str(error)) from error
+        yield folder, index
+
+
+def _find_resumable(settings: RunSettings, name: str) -> RunFolder:
+    if settings.resume_run is not None:
+        return find_run(settings.resume_run, reports_dir=settings.reports_dir)
+    folder = find_unfinished(name, settings.reports_dir)
+    if folder is None:
+        raise UsageError(
+            f"no unfinished run of {name!r} below {settings.reports_dir}",
+            hint="leave out --resume to start a new run; `evalrun list` shows all runs",
+        )
+    return folder
+
+
+def plan_lanes(prepared: Prepared, index: JournalIndex) -> tuple[list[LaneWork], list[str]]:
+    """Return the lanes with what is left to ask in each, and what is worth saying about it."""
+    todo: dict[tuple[str, str], int] = {}
+    names: dict[tuple[str, str], list[str]] = {}
+    for model in prepared.plan.models:
+        lane = (str(model.endpoint), model.wire_model)
+        todo.setdefault(lane, 0)
+        names.setdefault(lane, []).append(model.name)
+    n_changed = 0
+    if len(index):
+        lane_by_model = {name: lane for lane, models in names.items() for name in models}
+        for request in prepared.plan.requests():
+            entry = index.get(request.row_id)
+            n_changed += entry is not None and entry.request_key != request.request_key
+            todo[lane_by_model[request.model]] += not is_settled(entry, request, prepared.settings.retry_all_errors)
+    else:
+        for estimate in prepared.totals.models:
+            model = next(model for model in prepared.plan.models if model.name == estimate.model)
+            todo[str(model.endpoint), model.wire_model] += estimate.requests
+    lanes = [
+        LaneWork(
+            endpoint=endpoint,
+            wire_model=wire_model,
+            requests=_iterate_unsettled(prepared, index, names[endpoint, wire_model]),
+            progress=LaneProgress(endpoint=endpoint, model=", ".join(names[endpoint, wire_model]), total=total),
+        )
+        for (endpoint, wire_model), total in todo.items()
+    ]
+    return lanes, _note_resume(prepared, index, n_changed=n_changed)
+
+
+def _iterate_unsettled(prepared: Prepared, index: JournalIndex, models: Sequence[str]) -> Iterator[Request]:
+    for request in prepared.plan.requests(models=models):
+        entry = index.get(request.row_id)
+        if entry is None:
+            yield request
+        elif not is_settled(entry, request, prepared.settings.retry_all_errors):
+            billed_usd = entry.billed_usd
+            if entry.status in FINISHED:
+                outcome = index.read_outcome(request.row_id)
+                billed_usd = outcome.billed_usd if outcome is not None else None
+            yield replace(request, prior_attempts=entry.attempts, prior_billed_usd=billed_usd)
+
+
+def _note_resume(prepared: Prepared, index: JournalIndex, *, n_changed: int) -> list[str]:
+    if not len(index):
+        return []
+    notes = []
+    if index.torn_bytes:
+        notes.append(f"the journal ended in a torn record of {index.torn_bytes} bytes; it was cut off")
+    if index.dropped_bytes:
+        notes.append(f"{index.dropped_bytes} damaged bytes of the journal were left out; what they held is asked again")
+    if index.in_doubt:
+        notes.append(f"{len(index.in_doubt)} requests were in flight when the run stopped; they are sent once more")
+    earlier = index.sessions[0].get("job_digest") if index.sessions else None
+    if earlier not in (None, prepared.loaded.digest):
+        changed = ", ".join(_list_changed_keys(index.sessions[0].get("job", {}), prepared.loaded.raw)) or "its texts"
+        notes.append(f"the job has changed since the run began ({changed}); {n_changed} rows are asked again")
+    elif n_changed:
+        notes.append(f"{n_changed} rows of the dataset have changed since the run began; they are asked again")
+    return notes
+
+
+def _list_changed_keys(before: Any, after: Any, path: str = "") -> list[str]:
+    """Return the key paths at which two jobs differ."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        keys = list(dict.fromkeys([*before, *after]))
+        return [
+            changed
+            for key in keys
+            for changed in _list_changed_keys(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
+        ]
+    return [] if before == after else [path]
+
+
+async def ask(
+    prepared: Prepared,
+    folder: RunFolder,
+    index: JournalIndex,
+    lanes: Sequence[LaneWork],
+    targets: Mapping[str, Target],
+    on_progress: OnProgress,
+) -> int | None:
+    """Dispatch every lane into the journal. Returns the signal that ended it early, None when none did."""
+    stop, caught = StopSignal(), _CaughtSignal()
+    failure: Exception | None = None
+    with Journal(folder, durability=prepared.loaded.job.durability, index=index) as journal:
+        journal.append_session(_session_facts(prepared, folder))
+        async with anyio.create_task_group() as group:
+            group.start_soon(_watch_signals, stop, caught, group)
+            group.start_soon(_tick, lanes, on_progress)
+            try:
+                await dispatch(
+                    lanes,
+                    targets=targets,
+                    prices={model.name: model.price for model in prepared.plan.models},
+                    on_record=journal.append,
+                    stop=stop,
+                    rng=random.Random(),  # noqa: S311 - jitter, not secrets
+                )
+            except Exception as error:  # noqa: BLE001 - carried out by hand; the task group would wrap it in a group
+                failure = error
+            group.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return caught.number
+
+
+def _session_facts(prepared: Prepared, folder: RunFolder) -> dict[str, Any]:
+    return {
+        "run_id": folder.run_id,
+        "evalrun": __version__,
+        "started_at": datetime.now(UTC).isoformat(),
+        "job": prepared.loaded.raw,
+        "job_digest": prepared.loaded.digest,
+        "dataset_digest": prepared.totals.dataset_digest,
+        "n_rows": prepared.totals.n_rows,
+    }
+
+
+@dataclass(slots=True)
+class _CaughtSignal:
+    """The first signal that asked the run to end."""
+
+    number: int | None = None
+
+
+async def _tick(lanes: Sequence[LaneWork], on_progress: OnProgress) -> None:
+    progress = Progress(stage="asking", lanes=[lane.progress for lane in lanes])
+    while True:
+        await anyio.sleep(TICK_S)
+        on_progress(progress)
+
+
+async def _watch_signals(stop: StopSignal, caught: _CaughtSignal, group: TaskGroup) -> None:
+    """Drain on the first signal; cancel on the second one, or when the grace time is over."""
+    if threading.current_thread() is not threading.main_thread():
+        return  # Signals reach the main thread only; a caller in another thread handles them itself.
+    with anyio.open_signal_receiver(*map(signal.Signals, EXIT_BY_SIGNAL)) as signals:
+        async for number in signals:
+            if caught.number is None:
+                caught.number = number
+                stop.request()
+                group.start_soon(_cancel_after_grace, stop)
+            else:
+                stop.cancel()
+
+
+async def _cancel_after_grace(stop: StopSignal) -> None:
+    await anyio.sleep(GRACE_S)
+    stop.cancel()
