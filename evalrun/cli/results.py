@@ -1,5 +1,6 @@
 """How a finished run is told on the terminal: leaderboard, headline, verdict, and the next command to type."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from evalrun.cli.console import (
     open_console,
 )
 from evalrun.records import ArmSummary, Rate, Summary, Verdict
+from evalrun.store.manifest import is_finished
 
 if TYPE_CHECKING:
     from evalrun.closing import RunResult
@@ -87,10 +89,9 @@ def _describe(result: "RunResult", resume_hint: str | None) -> list[str]:
     report = result.folder.path / "report.html"
     if report.exists():
         lines.append(f"report:  {report}")
-    if resume_hint is not None:
-        lines.append(f"next:    {resume_hint}")
-    else:
-        lines.append(f"next:    evalrun show {result.folder.path.name} --failed")
+    has_failures = any(arm.pass_rate.passed < arm.n_total for arm in result.summary.arms)
+    look = f"evalrun show {shlex.quote(str(result.folder.path))}{' --failed' if has_failures else ''}"
+    lines.append(f"next:    {resume_hint if resume_hint is not None else look}")
     return lines
 
 
@@ -111,14 +112,13 @@ def describe_verdict(verdict: Verdict) -> list[str]:
     """Return the gate's verdict and what failed it, as lines."""
     if verdict.outcome == "none":
         return [verdict.headline] if verdict.exit_code else []
-    lines = ["", f"gate: {_VERDICT_SIGNS[verdict.outcome]}: {verdict.headline}"]
+    lines = ["", f"{_VERDICT_SIGNS[verdict.outcome]} · {verdict.headline}"]
     worth_saying = [finding for finding in verdict.findings if finding.outcome != "pass"]
     return lines + [f"  {finding.rule}: {finding.message}" for finding in worth_saying]
 
 
 def make_resume_hint(job: Path, result: "RunResult") -> str | None:
-    """Return the command that goes on with a run; None when it is complete."""
-    pending = result.summary.statuses.get("pending", 0)
-    if not pending and result.exit_code not in {3, 130, 143, 129}:
+    """Return the command that goes on with a run; None when nothing is left to ask."""
+    if is_finished(result.manifest):
         return None
-    return f"evalrun run {job} --resume {result.folder.path.name}"
+    return f"evalrun run {shlex.quote(str(job))} --resume {shlex.quote(str(result.folder.path))}"

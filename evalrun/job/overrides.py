@@ -11,6 +11,9 @@ from evalrun.job.places import KeyPath, Places
 from evalrun.job.scalars import name_value, parse_plain
 from evalrun.job.yaml_syntax import parse_yaml
 
+_Step = tuple[str, bool]
+"""A key's text, and whether it stood in brackets."""
+_EVERY: _Step = ("*", True)
 _STEP = re.compile(r"\.?([^.\[\]=]+)|\[([^\]]*)\]")
 _EXAMPLE = "write for example --set 'models[gpt-5.1].params.temperature=0'"
 
@@ -28,7 +31,8 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str], places: Plac
 
     Args:
         data: The job as written; changed in place.
-        overrides: `PATH=VALUE` each. A path has keys, and `[name]` or `[index]` for items; a value is YAML.
+        overrides: `PATH=VALUE` each. A path has keys, and `[name]`, `[index]` or `[*]` (each) for items; a value is
+            YAML.
         places: Is told about the new values.
     """
     problems = []
@@ -36,11 +40,11 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str], places: Plac
         label = f"--set {override.partition('=')[0]}"
         try:
             steps, text = _split(override)
-            path = _write(data, steps, _parse_value(text, label))
+            value = _parse_value(text, label)
+            for each in _expand(data, steps):
+                places.replace(_write(data, each, value), label)
         except _PathError as error:
             problems.append(Problem(message=str(error), where=label, hint=error.hint))
-        else:
-            places.replace(path, label)
     return problems
 
 
@@ -65,9 +69,26 @@ def apply_variables(data: dict[str, Any], variables: Mapping[str, str], places: 
     return problems
 
 
-def _split(override: str) -> tuple[list[tuple[str, bool]], str]:
+def _expand(data: dict[str, Any], steps: list[_Step]) -> list[list[_Step]]:
+    """Return the steps once for each item that `[*]` stands for; as they are without one."""
+    if _EVERY not in steps:
+        return [steps]
+    at = steps.index(_EVERY)
+    node: Any = data
+    path: list[str | int] = []
+    for step in steps[:at]:
+        key = _choose(node, step, path)
+        path.append(key)
+        node = node.get(key) if isinstance(node, dict) else node[int(key)]
+    if not isinstance(node, dict | list) or not node:
+        raise _PathError(f"`{'.'.join(map(str, path))}` has no items for `[*]`")
+    keys = list(node) if isinstance(node, dict) else range(len(node))
+    return [each for key in keys for each in _expand(data, [*steps[:at], (str(key), True), *steps[at + 1 :]])]
+
+
+def _split(override: str) -> tuple[list[_Step], str]:
     """Return the steps (text, was it in brackets) and the text of the value."""
-    steps: list[tuple[str, bool]] = []
+    steps: list[_Step] = []
     position = 0
     while position < len(override) and override[position] != "=":
         match = _STEP.match(override, position)
@@ -91,7 +112,7 @@ def _parse_value(text: str, label: str) -> Any:
         raise _PathError(error.problems[0].message, "put text with special characters into quotes") from error
 
 
-def _write(data: dict[str, Any], steps: list[tuple[str, bool]], value: Any) -> KeyPath:
+def _write(data: dict[str, Any], steps: list[_Step], value: Any) -> KeyPath:
     node: Any = data
     path: list[str | int] = []
     for number, step in enumerate(steps):
@@ -108,7 +129,7 @@ def _write(data: dict[str, Any], steps: list[tuple[str, bool]], value: Any) -> K
     return tuple(path)
 
 
-def _choose(node: Any, step: tuple[str, bool], path: list[str | int]) -> str | int:
+def _choose(node: Any, step: _Step, path: list[str | int]) -> str | int:
     """Return the key or index that a step means in a mapping or list."""
     text, is_bracket = step
     if isinstance(node, dict):

@@ -50,7 +50,9 @@ _COMPARISONS = {
     "…": "…",
 }
 # Letters and digits with plain punctuation around them: no sign of Markdown, no dot or colon between letters.
-_PLAIN_WORD = re.compile(r"[“‘\"'(+−±-]?(?:[^\W_]|[-'’−](?=[^\W_])|[.,](?=\d)|(?<=\d):(?=\d))+[%.,;:!?)”’\"']*")
+_PLAIN_WORD = re.compile(
+    r"[“‘\"'(+−±-]?(?:[^\W_]|[-'’−–](?=[^\W_])|[.,](?=\d)|(?<=\d):(?=\d))+[%.,;:!?)”’\"']*|%[.,;:)]*"
+)
 # What GitHub makes a link of by itself: commit hashes and GH-12.
 _REFERENCE = re.compile(r"\W*(?:[0-9a-f]{7,}|gh-\d+)\W*", re.IGNORECASE)
 _LIST_MARK = re.compile(r"\d{1,9}[.)]")

@@ -13,6 +13,8 @@ from tests.job.conftest import BODY, SAMPLE, fail, load
         ("models[0].params.stop=[a, b]", ("models", 0, "params", "stop"), ["a", "b"]),
         ("models.careful.params.x=no", ("models", 0, "params", "x"), "no"),
         ("endpoints[demo].simulator.seed=7", ("endpoints", "demo", "simulator", "seed"), 7),
+        ("endpoints[*].concurrency=5", ("endpoints", "demo", "concurrency"), 5),
+        ("models[*].params.seed=5", ("models", 0, "params", "seed"), 5),
         ("vars.tone=casual = warm", ("vars", "tone"), "casual = warm"),
     ],
 )
@@ -33,6 +35,7 @@ def test_set_changes_one_value(override: str, keys: tuple[str | int, ...], value
         ("repeats=0", "--set repeats: `repeats` must be at least 1, got 0"),
         ("concurency=1", "--set concurency: unknown key `concurency`"),
         ("vars.a=[1", "--set vars.a: not valid YAML: "),
+        ("graders[*].weight=1", "--set graders[*].weight: `graders` has no items for `[*]`"),
         ("a]b=1", "--set a]b: the path cannot be read at ']b=1'"),
     ],
 )

@@ -1,0 +1,1 @@
+"""Figures about evalrun, and how to repeat them."""
