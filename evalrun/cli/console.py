@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -86,6 +87,12 @@ def make_table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]
     for row in rows:
         table.add_row(*(Text(clean_text(cell)) for cell in row))
     return table
+
+
+def show_path(path: Path) -> str:
+    """Return a path as it would be typed here: relative where it lies below the working folder."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def format_count(value: float | None) -> str:

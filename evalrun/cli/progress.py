@@ -16,6 +16,7 @@ from evalrun.cli.console import (
     is_interactive,
     open_console,
     print_note,
+    show_path,
 )
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class ProgressDisplay:
         for note in progress.notes:
             print_note(note)
         if progress.folder is not None:
-            print_note(f"run folder: {progress.folder.path}")
+            print_note(f"run folder: {show_path(progress.folder.path)}")
         if self._mode == "live":
             from rich.live import Live
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from evalrun.cli.console import print_json
+from evalrun.cli.console import print_json, show_path
 from evalrun.cli.job_options import json_option, reports_option
 from evalrun.closing import render_run
 from evalrun.records import SCHEMA_VERSION
@@ -29,4 +29,4 @@ def command(run: str, *, formats: tuple[str, ...], include: str | None, reports_
         print_json({"schema_version": SCHEMA_VERSION, "run_id": folder.path.name, "files": [str(p) for p in paths]})
         return
     for path in paths:
-        click.echo(str(path))
+        click.echo(show_path(path))

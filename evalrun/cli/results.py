@@ -14,6 +14,7 @@ from evalrun.cli.console import (
     format_usd,
     make_table,
     open_console,
+    show_path,
 )
 from evalrun.records import ArmSummary, Rate, Summary, Verdict
 from evalrun.store.manifest import is_finished
@@ -85,12 +86,12 @@ def _describe(result: "RunResult", resume_hint: str | None) -> list[str]:
     lines = ["", result.summary.headline]
     lines += _describe_odd_rows(result.summary)
     lines += describe_verdict(result.verdict)
-    lines += ["", f"results: {result.folder.path}"]
+    lines += ["", f"results: {show_path(result.folder.path)}"]
     report = result.folder.path / "report.html"
     if report.exists():
-        lines.append(f"report:  {report}")
+        lines.append(f"report:  {show_path(report)}")
     has_failures = any(arm.pass_rate.passed < arm.n_total for arm in result.summary.arms)
-    look = f"evalrun show {shlex.quote(str(result.folder.path))}{' --failed' if has_failures else ''}"
+    look = f"evalrun show {shlex.quote(show_path(result.folder.path))}{' --failed' if has_failures else ''}"
     lines.append(f"next:    {resume_hint if resume_hint is not None else look}")
     return lines
 
@@ -121,4 +122,4 @@ def make_resume_hint(job: Path, result: "RunResult") -> str | None:
     """Return the command that goes on with a run; None when nothing is left to ask."""
     if is_finished(result.manifest):
         return None
-    return f"evalrun run {shlex.quote(str(job))} --resume {shlex.quote(str(result.folder.path))}"
+    return f"evalrun run {shlex.quote(str(job))} --resume {shlex.quote(show_path(result.folder.path))}"
