@@ -301,3 +301,10 @@ def test_normal_interval_of_a_mean() -> None:
     assert (low, high) == pytest.approx((0.25 - half, 0.25 + half))
     assert stats.normal_interval({Fraction(1): 1}) == (-1.0, 1.0)
     assert stats.mean_and_variance({}) == (0.0, 0.0)
+
+
+def test_mcnemar_agrees_on_both_sides_of_the_integer_limit() -> None:
+    """Large counts go through the incomplete beta function, and meet the exact sums where they end."""
+    n = stats.MAX_INTEGER_TRIALS
+    exact, beta = (stats.mcnemar_exact(n // 2 + more, n // 2 - 60) for more in (60, 61))
+    assert beta.two_sided < exact.two_sided < 1.1 * beta.two_sided

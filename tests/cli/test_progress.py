@@ -1,0 +1,92 @@
+"""Progress: a live display on a terminal, plain lines elsewhere, nothing when nothing is wanted."""
+
+import os
+import pty
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from evalrun.cli.progress import PLAIN_EVERY_S, ProgressDisplay
+from evalrun.pipeline import Progress
+from evalrun.records import LaneProgress
+from tests.cli.processes import ROOT
+
+
+def make_lane(**counts: object) -> LaneProgress:
+    """Return a lane half-way through, with some counts changed."""
+    lane = LaneProgress(endpoint="demo", model="sim", total=200)
+    lane.done, lane.errors, lane.retries = 100, 2, 5
+    for name, value in counts.items():
+        setattr(lane, name, value)
+    return lane
+
+
+def show_twice(display: ProgressDisplay, lane: LaneProgress) -> None:
+    """Begin a run and let time for one plain line pass."""
+    display.show(Progress(stage="asking", lanes=[lane], notes=["a note"]))
+    display._last_line_s -= PLAIN_EVERY_S
+    display._began_s -= PLAIN_EVERY_S
+    display.show(Progress(stage="asking", lanes=[lane]))
+    display.show(Progress(stage="closing"))
+
+
+def test_plain_progress_is_one_line_without_carriage_returns(capsys: pytest.CaptureFixture[str]) -> None:
+    """Elsewhere than on a terminal a line tells done, errors, retries, spend and time left."""
+    with ProgressDisplay("plain") as display:
+        show_twice(display, make_lane())
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "a note"
+    assert lines[1].startswith("100/200 rows (50.0 %), 2 errors, 5 retries, $0.0000 spent, 10.")
+    assert len(lines) == 2
+
+
+def test_plain_progress_says_that_a_lane_waits(capsys: pytest.CaptureFixture[str]) -> None:
+    """A lane that waits for a rate limit is named with the time it waits."""
+    with ProgressDisplay("plain") as display:
+        show_twice(display, make_lane(waiting_until_s=time.monotonic() + 30))
+    assert "sim waits 30.0 s (rate limit)" in capsys.readouterr().err
+
+
+def test_no_progress_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    """With `none` nothing is written."""
+    with ProgressDisplay("none") as display:
+        show_twice(display, make_lane())
+    assert capsys.readouterr().err == ""
+
+
+def test_long_check_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """The check of a large dataset says how far it is, every 100,000 samples."""
+    with ProgressDisplay("plain") as display:
+        for n_checked in (1_000, 100_000, 150_000, 200_000):
+            display.show(Progress(stage="checking", n_checked=n_checked))
+    assert capsys.readouterr().err.splitlines() == ["checked 100,000 samples", "checked 200,000 samples"]
+
+
+@pytest.mark.parametrize("columns", [60, 160])
+def test_terminal_shows_a_live_display_and_is_left_as_it_was(tmp_path: Path, columns: int) -> None:
+    """On a terminal each lane has a bar; at the end the cursor is visible again."""
+    main_end, terminal = pty.openpty()
+    environment = {key: value for key, value in os.environ.items() if key not in {"CI", "NO_COLOR"}}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "evalrun", "run", str(ROOT / "configs/quickstart.yaml"), "--limit", "60"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=terminal,
+        env={**environment, "TERM": "xterm", "COLUMNS": str(columns), "PYTHONPATH": str(ROOT)},
+    )
+    os.close(terminal)
+    written = b""
+    try:
+        while piece := os.read(main_end, 65536):
+            written += piece
+    except OSError:  # Linux reports the end of a terminal as an error.
+        pass
+    finally:
+        os.close(main_end)
+    assert process.wait(timeout=60) == 0
+    text = written.decode()
+    assert "sim-careful" in text
+    assert text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l") > -1
