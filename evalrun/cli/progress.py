@@ -93,7 +93,7 @@ class ProgressDisplay:
     def _show_asking(self, lanes: Sequence["LaneProgress"]) -> None:
         now_s = time.monotonic()
         if self._live is not None:
-            self._live.update(self._render_lanes(lanes, now_s))
+            self._live.update(self._render_lanes(lanes, now_s, width=self._live.console.width))
         elif now_s - self._last_line_s >= PLAIN_EVERY_S:
             self._last_line_s = now_s
             print_note(self._describe_lanes(lanes, now_s))
@@ -112,26 +112,27 @@ class ProgressDisplay:
         waiting = [describe_wait(lane, now_s) for lane in lanes if lane.waiting_until_s > now_s]
         return ", ".join([*parts, *waiting])
 
-    def _render_lanes(self, lanes: Sequence["LaneProgress"], now_s: float) -> "RenderableType":
+    def _render_lanes(self, lanes: Sequence["LaneProgress"], now_s: float, *, width: int) -> "RenderableType":
+        """Return a line for each lane: whole cells as far as the terminal is wide, the most telling first."""
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
         grid = Table.grid(padding=(0, 2))
-        for _ in range(8):
-            grid.add_column(justify="left", no_wrap=True)
-        elapsed_s = now_s - self._began_s
         for lane in lanes:
-            grid.add_row(
-                Text(clean_text(lane.model), style="bold"),
-                ProgressBar(total=max(lane.total, 1), completed=lane.done, width=24),
-                Text(f"{format_count(lane.done)}/{format_count(lane.total)}"),
-                Text(f"{lane.errors} errors", style="red" if lane.errors else "dim"),
-                Text(f"{lane.retries} retries", style="yellow" if lane.retries else "dim"),
-                Text(f"{lane.in_flight} in flight"),
-                Text(_describe_spend(lane)),
-                Text(_describe_state(lane, elapsed_s, now_s), style="dim"),
-            )
+            cells: list[tuple[int, RenderableType]] = [
+                (0, Text(clean_text(lane.model), style="bold")),
+                (95, ProgressBar(total=max(lane.total, 1), completed=lane.done, width=24)),
+                (0, Text(f"{format_count(lane.done)}/{format_count(lane.total)}")),
+                (55, Text(f"{lane.errors} errors", style="red" if lane.errors else "dim")),
+                (70, Text(f"{lane.retries} retries", style="yellow" if lane.retries else "dim")),
+                (120, Text(f"{lane.in_flight} in flight")),
+                (85, Text(_describe_spend(lane))),
+                (0, Text(_describe_state(lane, now_s - self._began_s, now_s), style="dim")),
+            ]
+            grid.add_row(*(cell for least_width, cell in cells if width >= least_width))
+        for column in grid.columns:
+            column.no_wrap = True
         return grid
 
     def _stop_live(self) -> None:
