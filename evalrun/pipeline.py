@@ -281,13 +281,13 @@ def _note_resume(prepared: Prepared, index: JournalIndex, *, n_changed: int) -> 
     if index.dropped_bytes:
         notes.append(f"{index.dropped_bytes} damaged bytes of the journal were left out; what they held is asked again")
     if index.in_doubt:
-        notes.append(f"{len(index.in_doubt)} requests were in flight when the run stopped; they are sent once more")
+        notes.append(f"requests in flight when the run stopped, sent once more: {len(index.in_doubt)}")
     earlier = index.sessions[0].get("job_digest") if index.sessions else None
     if earlier not in (None, prepared.loaded.digest):
         changed = ", ".join(_list_changed_keys(index.sessions[0].get("job", {}), prepared.loaded.raw)) or "its texts"
-        notes.append(f"the job has changed since the run began ({changed}); {n_changed} rows are asked again")
+        notes.append(f"the job has changed since the run began ({changed}); rows asked again: {n_changed}")
     elif n_changed:
-        notes.append(f"{n_changed} rows of the dataset have changed since the run began; they are asked again")
+        notes.append(f"rows that the dataset has changed since the run began, asked again: {n_changed}")
     return notes
 
 

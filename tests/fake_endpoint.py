@@ -117,9 +117,11 @@ def reply_text(text: str = "ok", **behaviour: Any) -> FakeReply:
     return reply_json(make_completion(text), **behaviour)
 
 
-def reply_error(status: int, message: str = "no", *, code: Any = None, **behaviour: Any) -> FakeReply:
+def reply_error(
+    status: int, message: str = "no", *, code: Any = None, param: str | None = None, **behaviour: Any
+) -> FakeReply:
     """Return an error in OpenAI's shape."""
-    error = {"message": message, "type": "error", "param": None, "code": code}
+    error = {"message": message, "type": "error", "param": param, "code": code}
     return reply_json({"error": error}, status=status, **behaviour)
 
 

@@ -1,0 +1,113 @@
+"""A job or dataset that changes between run and resume; a parameter that the endpoint refuses."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from evalrun.cli.main import main
+from tests.cli.processes import find_run_folder
+from tests.fake_endpoint import FakeEndpoint, reply_error, reply_text
+
+JOB = """\
+endpoints:
+  gateway: {{base_url: "{url}", concurrency: 2, retry: {{max_attempts: 1}}}}
+models:
+  - {{name: m, params: {{temperature: 0}}}}
+prompts:
+  - {{name: p, user: "{{{{ question }}}}"}}
+dataset: samples.jsonl
+graders:
+  - {{type: contains, value: "yes"}}
+"""
+
+
+def write_samples(folder: Path, questions: dict[str, str]) -> None:
+    """Write the dataset: id → question."""
+    lines = [json.dumps({"id": sample_id, "question": question}) for sample_id, question in questions.items()]
+    (folder / "samples.jsonl").write_text("\n".join(lines), encoding="utf-8")
+
+
+def run_job(folder: Path, *more: str) -> int:
+    """Run the job of a folder."""
+    return main(["run", str(folder / "job.yaml"), "-o", str(folder / "reports"), *more])
+
+
+def start(folder: Path, endpoint: FakeEndpoint) -> None:
+    """Run a job of four samples of which one gets a 503 and stays unfinished."""
+    write_samples(folder, {"a": "one?", "b": "two?", "c": "three?", "d": "four?"})
+    (folder / "job.yaml").write_text(JOB.format(url=endpoint.base_url), encoding="utf-8")
+    endpoint.script_for("four?", reply_error(503))
+    assert run_job(folder) == 3
+
+
+def load_results(folder: Path) -> pl.DataFrame:
+    """Return the only run's results."""
+    return pl.read_parquet(find_run_folder(folder) / "results.parquet")
+
+
+def test_resume_asks_the_unfinished_row_only(tmp_path: Path) -> None:
+    """An error that can pass is asked again; answered rows are not."""
+    with FakeEndpoint(default=reply_text("yes")) as endpoint:
+        start(tmp_path, endpoint)
+        assert run_job(tmp_path, "--resume") == 0
+        assert len(endpoint.requests) == 5
+    results = load_results(tmp_path)
+    assert results["status"].to_list() == ["ok"] * 4
+    assert results["attempts"].to_list() == [1, 1, 1, 2]
+
+
+def test_reordered_dataset_sends_nothing_twice(tmp_path: Path) -> None:
+    """Rows are known by what they ask, not by where they stand; the table follows the new order."""
+    with FakeEndpoint(default=reply_text("yes")) as endpoint:
+        start(tmp_path, endpoint)
+        write_samples(tmp_path, {"d": "four?", "c": "three?", "a": "one?", "b": "two?"})
+        assert run_job(tmp_path, "--resume") == 0
+        assert len(endpoint.requests) == 5
+    assert load_results(tmp_path)["sample_id"].to_list() == ["d", "c", "a", "b"]
+
+
+def test_edited_row_is_asked_again_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An edited sample and a new one are asked; the others keep their answers."""
+    with FakeEndpoint(default=reply_text("yes")) as endpoint:
+        start(tmp_path, endpoint)
+        write_samples(tmp_path, {"a": "one, edited?", "b": "two?", "c": "three?", "d": "four?", "e": "five?"})
+        assert run_job(tmp_path, "--resume") == 0
+        assert len(endpoint.requests) == 4 + 3
+    assert "changed since the run began, asked again: 1" in capsys.readouterr().err
+    assert load_results(tmp_path)["sample_id"].to_list() == ["a", "b", "c", "d", "e"]
+
+
+def test_changed_job_shows_the_difference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A changed parameter asks every row again, and the key that changed is named."""
+    with FakeEndpoint(default=reply_text("yes")) as endpoint:
+        start(tmp_path, endpoint)
+        assert run_job(tmp_path, "--resume", "--set", "models[m].params.temperature=1") == 0
+        assert len(endpoint.requests) == 4 + 4
+    said = capsys.readouterr().err
+    assert "the job has changed since the run began (models" in said
+    assert "rows asked again: 4" in said
+
+
+def test_refused_parameter_is_told_in_the_servers_words(tmp_path: Path) -> None:
+    """A 400 is a row error after one request, and names the parameter that the server refuses."""
+    refusal = reply_error(400, "not supported", code="unsupported_parameter", param="temperature")
+    with FakeEndpoint(default=refusal) as endpoint:
+        write_samples(tmp_path, {"a": "one?"})
+        (tmp_path / "job.yaml").write_text(JOB.format(url=endpoint.base_url), encoding="utf-8")
+        assert run_job(tmp_path) == 3
+        assert len(endpoint.requests) == 1
+    row = load_results(tmp_path).row(0, named=True)
+    assert (row["status"], row["error_code"], row["http_status"]) == ("error", "bad_request", 400)
+    assert "temperature" in row["error_message"]
+
+
+def test_run_without_a_single_answer_passes_no_gate(tmp_path: Path) -> None:
+    """A run of errors only is no verdict (exit 3), never a pass of 0 out of 0."""
+    with FakeEndpoint(default=reply_error(500)) as endpoint:
+        write_samples(tmp_path, {"a": "one?", "b": "two?"})
+        (tmp_path / "job.yaml").write_text(JOB.format(url=endpoint.base_url) + "gate: {min_pass_rate: 0.0}\n", "utf-8")
+        assert run_job(tmp_path) == 3
+    results = load_results(tmp_path)
+    assert (results["score"].null_count(), results["passed"].null_count(), results["output"].null_count()) == (2, 2, 2)
