@@ -8,7 +8,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from evalrun import __version__
 from evalrun.analysis.gate import check_gate
 from evalrun.analysis.graders.grader_set import GraderSet
 from evalrun.analysis.summary import summarize
-from evalrun.errors import StoreError
+from evalrun.errors import Problem, PromptError, StoreError, UsageError
 from evalrun.job.config import LoadedJob
 from evalrun.job.estimate import PlanTotals
 from evalrun.job.plan import Plan
@@ -30,6 +30,7 @@ from evalrun.records import (
     Finding,
     LaneProgress,
     Request,
+    Sample,
     Status,
     Summary,
     Verdict,
@@ -48,6 +49,9 @@ from evalrun.store.tables import build_attempt_row, build_grade_row, build_resul
 
 MAX_REPORT_ROWS = 20_000
 """Most rows that a report holds; failing ones go first, the rest are counted."""
+
+MAX_GRADER_PROBLEMS = 20
+"""Most problems of graders that are listed at once."""
 
 ResultAndGrades = tuple[dict[str, Any], list[dict[str, Any]]]
 
@@ -119,14 +123,17 @@ def close_run(  # noqa: PLR0913 - the end of a run needs all that its beginning 
         "graders": graders.digest,
     }
     stopped = {(lane.endpoint, name): lane.stopped_by for lane in lanes for name in lane.model.split(", ")}
-    facts = _table_facts(folder, digests)
-    write_results(folder, _iterate_results(folder, plan, index, graders, stopped), facts)
+    facts = _table_facts(folder, digests, is_simulated=_is_simulated(loaded))
+    tally = _Tally()
+    write_results(folder, tally.count(_iterate_results(folder, plan, index, graders, stopped)), facts)
     write_attempts(folder, map(build_attempt_row, index.scan_attempts()), facts)
     manifest = {
         **_describe_job(folder, loaded, digests),
         "started_at": index.sessions[0]["started_at"],
         "n_calls": len(index.sessions),
         "in_doubt": len(index.in_doubt),
+        "requests": tally.n_requests,
+        "error_examples": tally.error_examples,
         "finished_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "wall_s": round(wall_s, 3),
         "estimate": {"usd": asdict(totals.usd), "time_s": asdict(totals.time_s), "n_rows": totals.n_rows},
@@ -142,24 +149,71 @@ def close_run(  # noqa: PLR0913 - the end of a run needs all that its beginning 
     )
 
 
+@dataclass(slots=True)
+class _Tally:
+    """What is counted while the rows go by."""
+
+    n_requests: int = 0
+    """Rows that were sent at least once."""
+    error_examples: dict[str, str] = field(default_factory=dict)
+    """The first message of each error code."""
+
+    def count(self, rows: Iterable[ResultAndGrades]) -> Iterator[ResultAndGrades]:
+        """Pass the rows on."""
+        for row, grades in rows:
+            self.n_requests += row["attempts"] > 0
+            if row["error_message"] is not None:
+                self.error_examples.setdefault(row["error_code"], row["error_message"])
+            yield row, grades
+
+
 def regrade(folder: RunFolder, loaded: LoadedJob) -> RunResult:
     """Grade a run's stored outcomes again, and make everything that follows from grades anew.
 
     Args:
         folder: A run with results.parquet, locked by the caller.
         loaded: The job whose graders and gate are applied.
+
+    Raises:
+        PromptError: A grader does not fit a stored sample; the old grades are as they were.
+        UsageError: The job has no grader.
     """
     manifest = read_manifest(folder)
     graders = make_grader_set(loaded)
+    _check_graders(folder, loaded, graders)
     digests = {**manifest["digests"], "graders": graders.digest}
 
     def rows() -> Iterator[ResultAndGrades]:
         for row in scan_rows(folder.results_path):
             yield _grade(row, graders)
 
-    write_results(folder, rows(), _table_facts(folder, digests))
+    write_results(folder, rows(), _table_facts(folder, digests, is_simulated=manifest["is_simulated"]))
     manifest = {**manifest, "digests": digests, "graded_at": datetime.now(UTC).isoformat(timespec="milliseconds")}
     return _judge_and_render(folder, manifest, job=loaded.job, is_gate_wanted=True, interrupted_exit_code=None)
+
+
+def _check_graders(folder: RunFolder, loaded: LoadedJob, graders: GraderSet) -> None:
+    """Try every grader on every stored sample, as `validate` does, before old grades are replaced."""
+    problems: dict[str, Problem] = {}
+    n_graders, last_id = len(loaded.job.graders) + len(loaded.job.defaults.graders), None
+    for row in scan_rows(folder.results_path, ["sample_id", "sample", "category"]):
+        if row["sample_id"] == last_id:
+            continue
+        last_id = row["sample_id"]
+        columns = json.loads(row["sample"])
+        own = tuple(columns.get("graders") or ()) if isinstance(columns.get("graders"), list) else ()
+        n_graders += len(own)
+        sample = Sample(
+            sample_id=row["sample_id"], row=columns, category=row["category"], where=f"sample {last_id}", graders=own
+        )
+        for problem in graders.check_sample(sample):
+            problems.setdefault(problem.message, problem)
+        if len(problems) >= MAX_GRADER_PROBLEMS:
+            break
+    if problems:
+        raise PromptError(list(problems.values()))
+    if not n_graders:
+        raise UsageError(f"{loaded.path} has no graders", hint="the run's grades are as they were")
 
 
 def load_result(folder: RunFolder) -> RunResult:
@@ -254,7 +308,7 @@ def _judge_and_render(
         **manifest,
         "counts": dict(summary.statuses),
         "errors": dict(summary.errors),
-        "totals": _add_up(summary),
+        "totals": {**_add_up(summary), "requests": manifest["requests"]},
         "verdict": {**asdict(verdict), "exit_code": exit_code},
     }
     wanted = manifest["report"]
@@ -316,7 +370,6 @@ def _choose_report_rows(folder: RunFolder) -> list[ReportRow]:
 
 
 def _describe_job(folder: RunFolder, loaded: LoadedJob, digests: Mapping[str, str]) -> dict[str, Any]:
-    endpoints = loaded.job.endpoints
     return {
         "schema_version": SCHEMA_VERSION,
         "run_id": folder.run_id,
@@ -326,10 +379,15 @@ def _describe_job(folder: RunFolder, loaded: LoadedJob, digests: Mapping[str, st
         "job": loaded.raw,
         "digests": dict(digests),
         "versions": {"evalrun": __version__, "python": platform.python_version(), "platform": platform.system()},
-        "is_simulated": any(endpoints[str(model.endpoint)].simulator is not None for model in loaded.job.models),
+        "is_simulated": _is_simulated(loaded),
         "prices": {model.name: _describe_price(model.price) for model in loaded.job.models},
         "report": {"formats": list(loaded.job.report.formats), "include": loaded.job.report.include},
     }
+
+
+def _is_simulated(loaded: LoadedJob) -> bool:
+    """Return whether any model of the job is answered by the simulator."""
+    return any(loaded.job.endpoints[str(model.endpoint)].simulator is not None for model in loaded.job.models)
 
 
 def _describe_price(price: PriceOptions | None) -> dict[str, Any] | None:
@@ -357,7 +415,6 @@ def _add_up(summary: Summary) -> dict[str, Any]:
     known = [arm.cost_usd for arm in arms if arm.cost_usd is not None]
     return {
         "rows": sum(arm.n_total for arm in arms),
-        "requests": sum(arm.n_total - arm.n_pending for arm in arms),
         "attempts": sum(arm.attempts for arm in arms),
         "prompt_tokens": _sum_known(arm.prompt_tokens for arm in arms),
         "completion_tokens": _sum_known(arm.completion_tokens for arm in arms),
@@ -372,8 +429,11 @@ def _sum_known(values: Iterable[int | None]) -> int | None:
     return sum(known) if known else None
 
 
-def _table_facts(folder: RunFolder, digests: Mapping[str, str]) -> dict[str, str]:
-    return {"run_id": folder.run_id, **{f"{name}_digest": value for name, value in digests.items()}}
+def _table_facts(folder: RunFolder, digests: Mapping[str, str], *, is_simulated: bool) -> dict[str, str]:
+    """Return what the tables say about themselves in their key-value metadata."""
+    simulated = "true" if is_simulated else "false"
+    named = {f"{name}_digest": value for name, value in digests.items()}
+    return {"run_id": folder.run_id, "is_simulated": simulated, **named}
 
 
 def _digest(value: Any) -> str:

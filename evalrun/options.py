@@ -85,18 +85,15 @@ class SimulatorOptions(_Options):
     """Column that holds it; short for `answer: "{{ column }}"`."""
     seed: int = 1
     """Same seed, same request: same reply."""
-    profiles: Mapping[str, ProfileOptions] = field(default_factory=dict)
-    """Behaviour by name; a model's `model:` picks one."""
+    profiles: Annotated[Mapping[Text, ProfileOptions], MinLen(1)]
+    """Behaviour by name, e.g. {careful: {accuracy: 0.9, latency_ms: 30}}; a model's `model:` picks one."""
     url: Text | None = None
     """A simulator that already runs, e.g. http://127.0.0.1:8080 (started by `evalrun simulate JOB`)."""
 
     def __post_init__(self) -> None:
-        """Refuse a simulator without an answer or without profiles."""
+        """Refuse a simulator without an answer."""
         if (self.answer is None) == (self.answer_column is None):
             msg = "give exactly one of `answer` and `answer_column`"
-            raise ValueError(msg)
-        if not self.profiles:
-            msg = "give at least one profile, e.g. `profiles: {careful: {accuracy: 0.9, latency_ms: 30}}`"
             raise ValueError(msg)
 
     @property

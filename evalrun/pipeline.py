@@ -88,7 +88,7 @@ class Progress:
     """What is going on, for whoever shows it. Lanes are live: read them, never keep them."""
 
     stage: str
-    """`checking`, `asking` or `closing`."""
+    """`checking`, `asking`, `stopping` or `closing`."""
     n_checked: int = 0
     prepared: Prepared | None = None
     folder: RunFolder | None = None
@@ -317,7 +317,7 @@ async def ask(
     with Journal(folder, durability=prepared.loaded.job.durability, index=index) as journal:
         journal.append_session(_session_facts(prepared, folder))
         async with anyio.create_task_group() as group:
-            group.start_soon(_watch_signals, stop, caught, group)
+            group.start_soon(_watch_signals, stop, caught, group, on_progress)
             group.start_soon(_tick, lanes, on_progress)
             try:
                 await dispatch(
@@ -362,7 +362,7 @@ async def _tick(lanes: Sequence[LaneWork], on_progress: OnProgress) -> None:
         on_progress(progress)
 
 
-async def _watch_signals(stop: StopSignal, caught: _CaughtSignal, group: TaskGroup) -> None:
+async def _watch_signals(stop: StopSignal, caught: _CaughtSignal, group: TaskGroup, on_progress: OnProgress) -> None:
     """Drain on the first signal; cancel on the second one, or when the grace time is over."""
     if threading.current_thread() is not threading.main_thread():
         return  # Signals reach the main thread only; a caller in another thread handles them itself.
@@ -370,6 +370,8 @@ async def _watch_signals(stop: StopSignal, caught: _CaughtSignal, group: TaskGro
         async for number in signals:
             if caught.number is None:
                 caught.number = number
+                note = f"stopping: requests in flight may finish within {GRACE_S:.0f} s; once more stops at once"
+                on_progress(Progress(stage="stopping", notes=[note]))
                 stop.request()
                 group.start_soon(_cancel_after_grace, stop)
             else:

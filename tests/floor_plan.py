@@ -135,6 +135,7 @@ PLAN: dict[str, tuple[str, ...]] = {
         "progress",
         "report_command",
         "results",
+        "run_argument",
         "run_command",
         "schema_command",
         "show_command",

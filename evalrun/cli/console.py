@@ -3,17 +3,23 @@
 Results go to stdout, progress and messages to stderr. Text from models, datasets and servers passes `clean_text` first.
 """
 
+import io
 import json
 import os
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+_GAP = 3
+"""Cells between two columns of a table."""
 
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
@@ -31,8 +37,12 @@ def print_error(message: str) -> None:
 
 
 def print_note(message: str) -> None:
-    """Write one line of progress or advice to stderr."""
-    sys.stderr.write(clean_text(message) + "\n")
+    """Write one line of progress or advice to stderr, wrapped between words on a terminal."""
+    text = clean_text(message)
+    if is_interactive(sys.stderr):
+        width = shutil.get_terminal_size().columns
+        text = textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+    sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
 
@@ -46,9 +56,47 @@ def is_interactive(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
 
 
-def silence_stdout() -> None:
-    """Point stdout at nothing after its reader went away, so that the interpreter's last flush cannot fail."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+class PatientStream:
+    """A standard stream whose reader may go away: what is written after that is dropped.
+
+    A run that people pay for must not die, and its exit code not change, because `| head` has read enough.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        """Do everything else as the stream does."""
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write, or drop the text when nobody reads."""
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            self._give_up()
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush, unless nobody reads."""
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, self._stream.fileno())
+        os.close(nothing)
+
+
+def make_streams_patient() -> None:
+    """Let stdout and stderr outlive their readers, and take signs that their encoding lacks."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+            setattr(sys, name, PatientStream(stream))
 
 
 def open_console(stream: TextIO | None = None) -> "Console":
@@ -69,23 +117,39 @@ def open_console(stream: TextIO | None = None) -> "Console":
     )
 
 
-def make_table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> "Table":
-    """Return a table without borders.
+class Column(NamedTuple):
+    """A column of a table on the terminal."""
+
+    heading: str
+    is_number: bool = False
+    rank: int = 0
+    """Columns of a higher rank are left out first where the terminal is narrow; rank 0 always stays."""
+
+
+def make_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, width: int) -> "Table":
+    """Return a table without borders, as many whole columns wide as fit: a figure is never cut.
 
     Args:
-        columns: (heading, `left` or `right`).
+        columns: What stands where.
         rows: Cells as text; they are cleaned here.
+        width: Of the terminal, in cells.
     """
     from rich import box
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
+    cleaned = [[clean_text(cell) for cell in row] for row in rows]
+    widths = [max(map(cell_len, [column.heading, *cells])) for column, *cells in zip(columns, *cleaned, strict=True)]
+    kept = list(range(len(columns)))
+    while sum(widths[at] + _GAP for at in kept) - _GAP > width and any(columns[at].rank for at in kept):
+        kept.remove(max(reversed(kept), key=lambda at: columns[at].rank))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-    for heading, side in columns:
-        is_number = side == "right"
-        table.add_column(heading, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(clean_text(cell)) for cell in row))
+    for column in (columns[at] for at in kept):
+        justify: Literal["left", "right"] = "right" if column.is_number else "left"
+        table.add_column(column.heading, justify=justify, no_wrap=column.is_number, overflow="fold")
+    for row in cleaned:
+        table.add_row(*(Text(row[at]) for at in kept))
     return table
 
 
@@ -109,6 +173,8 @@ def format_usd(value: float | None) -> str:
     """Return USD with as many digits as tell something; `unknown` for None."""
     if value is None:
         return "unknown"
+    if 0 < value < 0.00005:
+        return "<$0.0001"
     return f"${value:,.2f}" if value >= 100 else f"${value:.4f}"
 
 

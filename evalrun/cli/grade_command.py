@@ -8,23 +8,26 @@ import click
 from evalrun.cli.console import print_json
 from evalrun.cli.job_options import json_option, reports_option
 from evalrun.cli.results import print_result
+from evalrun.cli.run_argument import RUN_HELP, open_run, run_argument
 from evalrun.closing import read_summary, regrade
 from evalrun.errors import UsageError
 from evalrun.job.config import load_job
 from evalrun.store.manifest import read_manifest
-from evalrun.store.runs import find_run
 
 
-@click.command("grade")
-@click.argument("run")
+@click.command("grade", epilog=RUN_HELP)
+@run_argument
 @click.option(
     "--job", type=click.Path(path_type=Path), help="Job whose graders and gate apply; default: the run's own."
 )
 @reports_option
 @json_option
 def command(run: str, *, job: Path | None, reports_dir: Path, as_json: bool) -> int:
-    """Grade RUN's stored answers again, with its job's graders as they are now. Asks nothing anew."""
-    folder = find_run(run, reports_dir=reports_dir)
+    """Grade RUN's stored answers again, with its job's graders as they are now.
+
+    Asks nothing anew. Replaces the run's grades, verdict and reports.
+    """
+    folder = open_run(run, reports_dir=reports_dir)
     path = job if job is not None else Path(read_manifest(folder)["job_path"])
     if not path.exists():
         raise UsageError(f"the run's job file {path} is not there", hint="name a job with --job FILE")

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from evalrun.cli.console import format_count, format_seconds, format_usd, make_table, open_console, print_json
+from evalrun.cli.console import Column, format_count, format_seconds, format_usd, make_table, open_console, print_json
 from evalrun.cli.job_options import json_option, reports_option
 from evalrun.records import SCHEMA_VERSION
 from evalrun.store.runs import RunEntry, list_runs
@@ -24,12 +24,12 @@ def command(*, reports_dir: Path, as_json: bool) -> None:
         click.echo(f"no runs below {reports_dir}; next: evalrun run JOB")
         return
     columns = [
-        ("run", "left"),
-        ("job", "left"),
-        ("state", "left"),
-        ("rows", "right"),
-        ("USD", "right"),
-        ("took", "right"),
+        Column("run", is_number=True),
+        Column("job"),
+        Column("state", rank=1),
+        Column("rows", is_number=True, rank=2),
+        Column("USD", is_number=True, rank=3),
+        Column("took", is_number=True, rank=4),
     ]
     rows = [
         [
@@ -37,12 +37,13 @@ def command(*, reports_dir: Path, as_json: bool) -> None:
             run["job"] + (" (simulated)" if run["is_simulated"] else ""),
             run["state"],
             format_count(run["rows"]),
-            format_usd(run["usd"]),
+            format_usd(run["usd"]) + (" + ?" if run["usd_unknown_rows"] and run["usd"] is not None else ""),
             format_seconds(run["wall_s"]),
         ]
         for run in runs
     ]
-    open_console().print(make_table(columns, rows))
+    console = open_console()
+    console.print(make_table(columns, rows, width=console.width))
 
 
 def _describe(entry: RunEntry) -> dict[str, Any]:
@@ -55,6 +56,7 @@ def _describe(entry: RunEntry) -> dict[str, Any]:
         "state": entry.problem or (finished_state if entry.is_finished else "unfinished"),
         "rows": manifest.get("totals", {}).get("rows"),
         "usd": manifest.get("totals", {}).get("usd"),
+        "usd_unknown_rows": manifest.get("totals", {}).get("usd_unknown_rows"),
         "wall_s": manifest.get("wall_s"),
         "is_simulated": manifest.get("is_simulated", False),
         "path": str(entry.folder.path),

@@ -3,6 +3,7 @@
 Nothing heavy is imported here: `--help` and `--version` cost an interpreter and click.
 """
 
+import difflib
 import importlib
 import os
 import platform
@@ -15,7 +16,7 @@ from pathlib import Path
 import click
 
 from evalrun import __version__
-from evalrun.cli.console import print_error, silence_stdout
+from evalrun.cli.console import make_streams_patient, print_error
 from evalrun.errors import AuthorError, EvalrunError, FolderBusyError
 
 COMMANDS = {
@@ -60,6 +61,15 @@ class LazyGroup(click.Group):
         command: click.Command = module.command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; an unknown name comes with the closest ones."""
+        close = difflib.get_close_matches(args[0], COMMANDS) if args and args[0] not in COMMANDS else []
+        if close:
+            ctx.fail(f"No such command {args[0]!r}; did you mean {' or '.join(close)}?")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing any of them."""
         del ctx
@@ -79,6 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Words after the program's name; default: those of this process.
     """
+    if arguments is None:
+        make_streams_patient()
     try:
         result = evalrun_command.main(args=arguments, prog_name="evalrun", standalone_mode=False)
         sys.stdout.flush()
@@ -90,9 +102,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         print_error("interrupted")
         return 130
-    except BrokenPipeError:
-        silence_stdout()
-        return 0
     except (AuthorError, FolderBusyError) as error:
         print_error(str(error))
         return 2

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from evalrun.cli.console import (
+    Column,
     clean_text,
     format_count,
     format_seconds,
@@ -43,13 +44,13 @@ def _print_plan(job: Path, prepared: Prepared) -> None:
     console = open_console()
     console.print(clean_text(describe_plan(prepared, n_settled=0)))
     columns = [
-        ("model", "left"),
-        ("endpoint", "left"),
-        ("requests", "right"),
-        ("tokens in", "right"),
-        ("tokens out, low – expected – high", "right"),
-        ("USD, low – expected – high", "right"),
-        ("time, low – high", "right"),
+        Column("model"),
+        Column("endpoint", rank=4),
+        Column("requests", is_number=True),
+        Column("tokens in", is_number=True, rank=3),
+        Column("tokens out, low – expected – high", is_number=True, rank=2),
+        Column("USD, low – expected – high", is_number=True),
+        Column("time, low – high", is_number=True, rank=1),
     ]
     rows = [
         [
@@ -63,7 +64,7 @@ def _print_plan(job: Path, prepared: Prepared) -> None:
         ]
         for estimate in prepared.totals.models
     ]
-    console.print(make_table(columns, rows))
+    console.print(make_table(columns, rows, width=console.width))
     totals = prepared.totals
     console.print(
         f"in all: {format_count(totals.n_rows)} requests, {format_range(totals.usd, format_usd)}, "

@@ -63,10 +63,15 @@ class ProgressDisplay:
             return
         if progress.stage == "checking":
             self._show_check(progress.n_checked)
-        elif progress.stage == "asking" and self._stage != "asking":
+        elif progress.stage == "stopping":
+            self._stop_live()
+            for note in progress.notes:
+                print_note(note)
+        elif progress.stage == "asking" and self._stage not in {"asking", "stopping"}:
             self._begin_asking(progress)
         elif progress.stage == "asking":
             self._show_asking(progress.lanes)
+            return
         elif progress.stage == "closing":
             self._stop_live()
         self._stage = progress.stage
@@ -106,8 +111,8 @@ class ProgressDisplay:
             f"{format_count(done)}/{format_count(total)} rows ({format_percent(done / total if total else None)})",
             f"{errors} errors",
             f"{retries} retries",
-            f"{format_usd(float(spent))} spent",
-            f"{format_seconds(_estimate_left_s(done, total, now_s - self._began_s))} left",
+            f"{format_usd(float(spent))}{' + unknown' if any(lane.unknown_cost for lane in lanes) else ''} spent",
+            _describe_left(done, total, now_s - self._began_s),
         ]
         waiting = [describe_wait(lane, now_s) for lane in lanes if lane.waiting_until_s > now_s]
         return ", ".join([*parts, *waiting])
@@ -161,7 +166,8 @@ def describe_plan(prepared: "Prepared", *, n_settled: int) -> str:
 
 def describe_wait(lane: "LaneProgress", now_s: float) -> str:
     """Return why and how long a lane waits."""
-    return f"{lane.model} waits {format_seconds(lane.waiting_until_s - now_s)} (rate limit)"
+    why = "rate limit" if lane.rate_limited else "the endpoint does not answer"
+    return f"{lane.model} waits {format_seconds(lane.waiting_until_s - now_s)} ({why})"
 
 
 def _describe_spend(lane: "LaneProgress") -> str:
@@ -175,9 +181,9 @@ def _describe_state(lane: "LaneProgress", elapsed_s: float, now_s: float) -> str
         return f"waits {format_seconds(lane.waiting_until_s - now_s)}"
     if lane.done >= lane.total:
         return "done"
-    return f"{format_seconds(_estimate_left_s(lane.done, lane.total, elapsed_s))} left"
+    return _describe_left(lane.done, lane.total, elapsed_s)
 
 
-def _estimate_left_s(done: int, total: int, elapsed_s: float) -> float | None:
-    """Return the time left at the rate so far; None before the first row is done."""
-    return elapsed_s * (total - done) / done if done else None
+def _describe_left(done: int, total: int, elapsed_s: float) -> str:
+    """Return the time left at the rate so far, in words."""
+    return f"{format_seconds(elapsed_s * (total - done) / done)} left" if done else "time left unknown"

@@ -6,13 +6,13 @@ import click
 
 from evalrun.cli.console import print_json, show_path
 from evalrun.cli.job_options import json_option, reports_option
+from evalrun.cli.run_argument import RUN_HELP, open_run, run_argument
 from evalrun.closing import render_run
 from evalrun.records import SCHEMA_VERSION
-from evalrun.store.runs import find_run
 
 
-@click.command("report")
-@click.argument("run")
+@click.command("report", epilog=RUN_HELP)
+@run_argument
 @click.option(
     "--format", "formats", type=click.Choice(["html", "markdown", "junit"]), multiple=True,
     help="What to render; repeatable. Default: what the job says.",
@@ -22,7 +22,7 @@ from evalrun.store.runs import find_run
 @json_option
 def command(run: str, *, formats: tuple[str, ...], include: str | None, reports_dir: Path, as_json: bool) -> None:
     """Render RUN's reports again. Reads its tables, sends nothing."""
-    folder = find_run(run, reports_dir=reports_dir)
+    folder = open_run(run, reports_dir=reports_dir)
     with folder.lock():
         paths = render_run(folder, formats=formats or None, include=include)
     if as_json:

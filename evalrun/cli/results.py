@@ -2,11 +2,12 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evalrun.cli.console import (
+    Column,
     clean_text,
     format_count,
     format_percent,
@@ -16,11 +17,14 @@ from evalrun.cli.console import (
     open_console,
     show_path,
 )
-from evalrun.records import ArmSummary, Rate, Summary, Verdict
+from evalrun.records import ArmSummary, Finding, Rate, Summary, Verdict
 from evalrun.store.manifest import is_finished
 
 if TYPE_CHECKING:
     from evalrun.closing import RunResult
+
+MAX_REASON_CHARS = 300
+"""Longest example of an error on the terminal."""
 
 SIMULATED = "SIMULATED: answers come from evalrun's own simulator, not from real models."
 
@@ -38,27 +42,34 @@ def print_result(result: "RunResult", *, resume_hint: str | None = None) -> None
     summary = result.summary
     lines = [SIMULATED, ""] if summary.is_simulated else []
     console.print("\n".join(["", *lines]), end="")
-    console.print(make_table(*_build_leaderboard(summary)))
+    columns, rows = _build_leaderboard(summary)
+    console.print(make_table(columns, rows, width=console.width))
     for line in _describe(result, resume_hint):
         console.print(clean_text(line))
     sys.stdout.flush()
 
 
-def _build_leaderboard(summary: Summary) -> tuple[Sequence[tuple[str, str]], list[list[str]]]:
+def _build_leaderboard(summary: Summary) -> tuple[list[Column], list[list[str]]]:
     columns = [
-        ("model", "left"),
-        ("prompt", "left"),
-        ("passed", "right"),
-        ("95 % interval", "right"),
-        ("scored", "right"),
-        ("errors", "right"),
-        ("tokens in/out", "right"),
-        ("USD", "right"),
-        ("USD/1k", "right"),
-        ("p50", "right"),
-        ("p95", "right"),
+        Column("model"),
+        Column("prompt"),
+        Column("passed", is_number=True),
+        Column("95 % interval", is_number=True, rank=1),
+        Column("scored", is_number=True, rank=2),
+        Column("errors", is_number=True, rank=3),
+        Column("pending", is_number=True, rank=3),
+        Column("tokens in/out", is_number=True, rank=7),
+        Column("USD", is_number=True, rank=5),
+        Column("USD/1k", is_number=True, rank=8),
+        Column("p50", is_number=True, rank=6),
+        Column("p95", is_number=True, rank=6),
     ]
-    return columns, [_build_row(arm) for arm in summary.arms]
+    rows = [_build_row(arm) for arm in summary.arms]
+    if not any(arm.n_pending for arm in summary.arms):
+        at = [column.heading for column in columns].index("pending")
+        columns.pop(at)
+        rows = [[*row[:at], *row[at + 1 :]] for row in rows]
+    return columns, rows
 
 
 def _build_row(arm: ArmSummary) -> list[str]:
@@ -68,9 +79,10 @@ def _build_row(arm: ArmSummary) -> list[str]:
         format_percent(arm.pass_rate.value),
         format_interval(arm.pass_rate),
         f"{format_count(arm.n_scored)}/{format_count(arm.n_total)}",
-        format_count(arm.n_errors + arm.n_pending),
+        format_count(arm.n_errors),
+        format_count(arm.n_pending),
         f"{format_count(arm.prompt_tokens)}/{format_count(arm.completion_tokens)}",
-        format_usd(arm.cost_usd),
+        format_usd(arm.cost_usd) + (" + ?" if arm.n_cost_unknown and arm.cost_usd is not None else ""),
         format_usd(arm.usd_per_1k),
         format_seconds(arm.latency_p50_s),
         format_seconds(arm.latency_p95_s),
@@ -85,6 +97,7 @@ def format_interval(rate: Rate) -> str:
 def _describe(result: "RunResult", resume_hint: str | None) -> list[str]:
     lines = ["", result.summary.headline]
     lines += _describe_odd_rows(result.summary)
+    lines += _describe_reasons(result.manifest)
     lines += describe_verdict(result.verdict)
     lines += ["", f"results: {show_path(result.folder.path)}"]
     report = result.folder.path / "report.html"
@@ -109,13 +122,29 @@ def _describe_odd_rows(summary: Summary) -> list[str]:
     return lines
 
 
+def _describe_reasons(manifest: Mapping[str, Any]) -> list[str]:
+    """Return why lanes stopped, and one example of each other error, in the server's words."""
+    stops = {lane["stopped_by"]: lane for lane in manifest["lanes"] if lane["stopped_by"] is not None}
+    reasons = [f"  {lane['model']} stopped: {lane['stop_message']}" for lane in stops.values()]
+    examples = {code: text for code, text in manifest["error_examples"].items() if code not in stops}
+    reasons += [f"  {code}: {text[:MAX_REASON_CHARS]}" for code, text in examples.items() if code != "lane_stopped"]
+    return reasons
+
+
 def describe_verdict(verdict: Verdict) -> list[str]:
     """Return the gate's verdict and what failed it, as lines."""
     if verdict.outcome == "none":
         return [verdict.headline] if verdict.exit_code else []
-    lines = ["", f"{_VERDICT_SIGNS[verdict.outcome]} · {verdict.headline}"]
-    worth_saying = [finding for finding in verdict.findings if finding.outcome != "pass"]
-    return lines + [f"  {finding.rule}: {finding.message}" for finding in worth_saying]
+    sign = _VERDICT_SIGNS[verdict.outcome]
+    worth_saying = [_describe_finding(finding) for finding in verdict.findings if finding.outcome != "pass"]
+    if len(worth_saying) == 1:
+        return ["", f"{sign} · {worth_saying[0]}"]
+    return ["", f"{sign} · {verdict.headline}", *(f"  {line}" for line in worth_saying)]
+
+
+def _describe_finding(finding: Finding) -> str:
+    arm = " · ".join(name for name in (finding.model, finding.prompt) if name)
+    return f"{finding.rule}: {arm + ' ' if arm else ''}{finding.message}"
 
 
 def make_resume_hint(job: Path, result: "RunResult") -> str | None:

@@ -1,6 +1,7 @@
 """`evalrun show`: a run's rows, failing ones first, with prompt, output and reasons."""
 
 import csv
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,11 +14,14 @@ import click
 from evalrun.cli.console import clean_text, count_noun, format_seconds
 from evalrun.cli.job_options import reports_option
 from evalrun.cli.results import SIMULATED
+from evalrun.cli.run_argument import RUN_HELP, open_run, run_argument
+from evalrun.errors import UsageError
+from evalrun.records import Status
 from evalrun.store.folder import RunFolder
 from evalrun.store.graded_rows import scan_graded_rows
 from evalrun.store.journal_scan import scan_journal
 from evalrun.store.manifest import read_manifest
-from evalrun.store.runs import find_run
+from evalrun.store.parquet import scan_rows
 
 Row = Mapping[str, Any]
 Graded = tuple[Row, Sequence[Row]]
@@ -30,17 +34,22 @@ _CSV_COLUMNS = (
     "prompt_tokens", "completion_tokens", "cost_usd", "latency_s",
 )  # fmt: skip
 
+_FILTERED = ("model", "prompt", "category", "status")
+
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\0")
 
 
-@click.command("show")
-@click.argument("run")
+@click.command("show", epilog=RUN_HELP)
+@run_argument
 @click.option("--failed", is_flag=True, help="Only rows that failed a grader or got no answer.")
 @click.option("--sample", "samples", multiple=True, metavar="GLOB", help="Only these samples; repeatable.")
 @click.option("--model", "models", multiple=True, metavar="GLOB", help="Only these models; repeatable.")
 @click.option("--prompt", "prompts", multiple=True, metavar="GLOB", help="Only these prompts; repeatable.")
 @click.option("--category", "categories", multiple=True, metavar="GLOB", help="Only these categories; repeatable.")
-@click.option("--status", "statuses", multiple=True, metavar="STATUS", help="Only rows of this status; repeatable.")
+@click.option(
+    "--status", "statuses", multiple=True, type=click.Choice([status.value for status in Status]),
+    help="Only rows of this status; repeatable.",
+)  # fmt: skip
 @click.option("--limit", type=click.IntRange(min=0), default=10, show_default=True, help="Rows to show; 0 = all.")
 @click.option("--full", is_flag=True, help="Show texts whole.")
 @click.option("--raw", is_flag=True, help="Show the server's reply as it came, from the journal.")
@@ -53,14 +62,16 @@ def command(
     **filters: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Show RUN's rows, failing ones first."""
-    folder = find_run(run, reports_dir=reports_dir)
+    folder = open_run(run, reports_dir=reports_dir)
     chosen = _choose_rows(folder, _make_filter(filters), is_failed_only=failed, limit=limit)
+    if any(filters.values()) and not failed:
+        chosen = _require_any(chosen, folder)
     if output_format == "jsonl":
-        _write_jsonl(chosen)
+        _write_jsonl(chosen, is_simulated=read_manifest(folder)["is_simulated"])
     elif output_format == "csv":
-        _write_csv(chosen)
+        _write_csv(chosen, is_simulated=read_manifest(folder)["is_simulated"])
     else:
-        _write_text(folder, chosen, excerpt_chars=None if full else EXCERPT_CHARS, is_raw=raw)
+        _write_text(folder, chosen, excerpt_chars=None if full else EXCERPT_CHARS, is_raw=raw, limit=limit)
 
 
 def is_failing(row: Row) -> bool:
@@ -94,19 +105,34 @@ def _choose_rows(
                     return
 
 
-def _write_jsonl(chosen: Iterator[Graded]) -> None:
+def _require_any(chosen: Iterator[Graded], folder: RunFolder) -> Iterator[Graded]:
+    """Pass the rows on; refuse filters that no row of the run meets.
+
+    Raises:
+        UsageError: No row matches; names what there is.
+    """
+    first = next(chosen, None)
+    if first is None:
+        kinds = {name: {str(row[name]) for row in scan_rows(folder.results_path, [name])} for name in _FILTERED}
+        known = "; ".join(f"{name}: {', '.join(sorted(values)[:12])}" for name, values in kinds.items())
+        raise UsageError(f"no row of {folder.run_id} matches the filters", hint=f"there are: {known}")
+    return itertools.chain([first], chosen)
+
+
+def _write_jsonl(chosen: Iterator[Graded], *, is_simulated: bool) -> None:
     for row, grades in chosen:
-        record = {**row, "grades": [dict(grade) for grade in grades]}
+        record = {"simulated": is_simulated, **row, "grades": [dict(grade) for grade in grades]}
         sys.stdout.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
 
 
-def _write_csv(chosen: Iterator[Graded]) -> None:
+def _write_csv(chosen: Iterator[Graded], *, is_simulated: bool) -> None:
     writer = csv.writer(sys.stdout)
-    writer.writerow([*_CSV_COLUMNS, "reasons"])
+    writer.writerow(["simulated", *_CSV_COLUMNS, "reasons"])
     for row, grades in chosen:
         reasons = "; ".join(f"{grade['grader']}: {grade['reason']}" for grade in grades if grade["passed"] is False)
         cells = ["" if row[column] is None else str(row[column]) for column in _CSV_COLUMNS]
-        writer.writerow([escape_formula(cell) for cell in [*cells, reasons]])
+        simulated = "true" if is_simulated else "false"
+        writer.writerow([escape_formula(cell) for cell in [simulated, *cells, reasons]])
 
 
 def escape_formula(cell: str) -> str:
@@ -120,24 +146,29 @@ def escape_formula(cell: str) -> str:
     return cell
 
 
-def _write_text(folder: RunFolder, chosen: Iterator[Graded], *, excerpt_chars: int | None, is_raw: bool) -> None:
-    if read_manifest(folder)["is_simulated"]:
+def _write_text(
+    folder: RunFolder, chosen: Iterator[Graded], *, excerpt_chars: int | None, is_raw: bool, limit: int
+) -> None:
+    manifest = read_manifest(folder)
+    n_repeats = manifest["job"].get("repeats", manifest["job"].get("epochs", 1))
+    if manifest["is_simulated"]:
         click.echo(SIMULATED)
     index = scan_journal(folder) if is_raw else None
     n_shown = 0
     for row, grades in chosen:
         n_shown += 1
-        click.echo("\n".join(_describe_row(row, grades, excerpt_chars)))
+        click.echo("\n".join(_describe_row(row, grades, excerpt_chars, n_repeats)))
         if index is not None:
             outcome = index.read_outcome(row["row_id"])
             body = outcome.last_attempt.body if outcome is not None and outcome.last_attempt is not None else None
             click.echo("  raw reply: " + clean_text(body if body is not None else "none"))
-    click.echo(f"\n{count_noun(n_shown, 'row')} shown" if n_shown else "no row matches")
+    more = "; --limit 0 shows all" if limit and n_shown == limit else ""
+    click.echo(f"\n{count_noun(n_shown, 'row')} shown{more}" if n_shown else "no row matches")
 
 
-def _describe_row(row: Row, grades: Sequence[Row], excerpt_chars: int | None) -> list[str]:
+def _describe_row(row: Row, grades: Sequence[Row], excerpt_chars: int | None, n_repeats: int) -> list[str]:
     mark = {True: "✓", False: "✗", None: "?"}[row["passed"]]
-    repeat = f" #{row['repeat']}" if row["repeat"] else ""
+    repeat = f" {row['repeat'] + 1}/{n_repeats}" if n_repeats > 1 else ""
     lines = [
         "",
         clean_text(

@@ -147,6 +147,9 @@ class _Compiler:
             hint = "write {type: text, text: …}"
             self._refuse(f"a content part must be a mapping, got {name_value(part)}", path, hint)
             return lambda _scope: part
+        if part.get("type") == "image_file" and "image_file" not in part:
+            hint = 'write {type: image_file, image_file: "{{ path }}"}'
+            self._refuse("a part of type `image_file` needs the key `image_file`", path, hint)
         return self._compile_image(part, path) if "image_file" in part else self._compile_value(part, path)
 
     def _compile_value(self, value: Any, path: KeyPath) -> Render:

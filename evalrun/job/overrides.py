@@ -61,6 +61,12 @@ def apply_variables(data: dict[str, Any], variables: Mapping[str, str], places: 
         if has_literal_key(text):
             problems.append(Problem(message="this looks like a secret key", where=label, hint=HINT))
             continue
+        if name not in written:
+            hint = (
+                suggest_or_list(name, written, label="vars") if written else f"write `vars: {{{name}: …}}` in the job"
+            )
+            problems.append(Problem(message=f"the job has no variable `{name}` under `vars`", where=label, hint=hint))
+            continue
         try:
             written[name] = parse_plain(text)
         except ValueError as error:

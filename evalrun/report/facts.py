@@ -4,6 +4,7 @@ Manifest, summary and rows enter; tiles, small print and warnings leave as text.
 as unknown, so that old and foreign runs render too.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from evalrun.report.figures import (
 from evalrun.report.model import ReportData
 
 _DIGEST_CHARS = 12
+
+
+_MARKED_CODE = re.compile("`([^`]+)`")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +86,8 @@ def build_warnings(data: ReportData) -> tuple[str, ...]:
     found += _warn_of_lanes(data.manifest.get("lanes") or ())
     found += _warn_of_counts(data)
     found += _warn_of_names(data)
-    return tuple(dict.fromkeys(found))
+    # Messages mark code with backticks, which a page shows as they stand; quotes read well everywhere.
+    return tuple(dict.fromkeys(_MARKED_CODE.sub(r"“\1”", warning) for warning in found))
 
 
 def _build_tiles(data: ReportData) -> tuple[Fact, ...]:

@@ -131,7 +131,7 @@ def _write_arm(view: ArmView, unit: str, digits_1k: int, digits_correct: int) ->
         f"{format_percent(rate.low)} – {format_percent(rate.high)}" if rate.value is not None else "–",
         f"{format_count(arm.n_scored)} / {format_count(arm.n_total)}",
         _write_test(view),
-        format_count(arm.n_errors + arm.n_pending),
+        format_count(arm.n_errors) + (f" + {format_count(arm.n_pending)} pending" if arm.n_pending else ""),
         format_count(arm.n_truncated),
         _write_usd(arm.usd_per_1k, digits_1k),
         _write_usd(arm.usd_per_correct, digits_correct),

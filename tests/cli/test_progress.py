@@ -46,7 +46,7 @@ def test_plain_progress_is_one_line_without_carriage_returns(capsys: pytest.Capt
 def test_plain_progress_says_that_a_lane_waits(capsys: pytest.CaptureFixture[str]) -> None:
     """A lane that waits for a rate limit is named with the time it waits."""
     with ProgressDisplay("plain") as display:
-        show_twice(display, make_lane(waiting_until_s=time.monotonic() + 30))
+        show_twice(display, make_lane(waiting_until_s=time.monotonic() + 30, rate_limited=1))
     assert "sim waits 30.0 s (rate limit)" in capsys.readouterr().err
 
 

@@ -48,10 +48,17 @@ def test_set_names_itself_as_the_place_of_an_error(override: str, problem: str |
 def test_var_means_what_the_word_means_in_yaml() -> None:
     """A number is a number, `007` and `no` stay text."""
     variables = {"n": "5", "id": "007", "word": "no", "flag": "true", "list": "[1, 2]"}
-    assert load(BODY + SAMPLE, variables=variables).job.vars == {
+    declared = "vars: {n: 1, id: a, word: a, flag: a, list: a}\n"
+    assert load(BODY + SAMPLE + declared, variables=variables).job.vars == {
         "n": 5,
         "id": "007",
         "word": "no",
         "flag": True,
         "list": "[1, 2]",
     }
+
+
+def test_var_that_the_job_does_not_declare_is_refused() -> None:
+    """A typo in --var is an error with the close name, not a run with the default."""
+    (problem,) = fail(BODY + SAMPLE + "vars: {hint: a}\n", variables={"hnt": "7"})
+    assert problem.startswith("--var hnt: the job has no variable `hnt` under `vars`\n    did you mean `hint`")

@@ -50,7 +50,7 @@ def test_warnings_count_what_may_mislead() -> None:
     data = make_data(rows)
     warnings = " ".join(build_facts(replace(data, manifest=dict(data.manifest) | {"warnings": []})).warnings)
     for part in (
-        "2 rows were not asked; `evalrun run --resume` goes on.",
+        "2 rows were not asked; “evalrun run --resume” goes on.",
         "1 answer was cut off",
         "1 answer was empty",
         "1 answer is a refusal",
@@ -71,7 +71,7 @@ def test_warnings_tell_stopped_lanes() -> None:
     data = make_run(n_samples=6)
     lane = {"endpoint": "gateway", "model": "gpt-5.1", "stopped_by": "quota", "stop_message": "pay"}
     told = build_facts(replace(data, manifest=dict(data.manifest) | {"lanes": [lane, {"model": "x"}]})).warnings
-    assert "The lane of gpt-5.1 at gateway was stopped by `quota`: pay" in told
+    assert "The lane of gpt-5.1 at gateway was stopped by “quota”: pay" in told
 
 
 def test_prices_are_those_of_the_run() -> None:

@@ -198,7 +198,7 @@ def test_page_reads_without_javascript() -> None:
 def test_page_says_why_there_is_no_cost_chart() -> None:
     """With unknown costs the scatter is left out and the page says what to do."""
     page = Page(render_html(make_run(n_samples=12, has_prices=False)))
-    assert "the cost of these answers is unknown" in page.text
+    assert "no arm has answers of known cost" in page.text
 
 
 def test_page_without_texts_holds_none() -> None:

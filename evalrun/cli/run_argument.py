@@ -1,0 +1,33 @@
+"""RUN on the command line: what it may be, and how it is found."""
+
+from pathlib import Path
+
+import click
+
+from evalrun.cli.console import print_note
+from evalrun.errors import UsageError
+from evalrun.store.folder import RunFolder
+from evalrun.store.runs import find_run, list_runs
+
+RUN_HELP = """RUN is a run folder, a file in it, a unique prefix of its run_id, a job's name (its newest finished
+run), or `latest` (the newest finished run)."""
+
+run_argument = click.argument("run")
+
+
+def open_run(reference: str, *, reports_dir: Path) -> RunFolder:
+    """Return the run that a reference means; say so when a newer, unfinished one is passed over.
+
+    Raises:
+        UsageError: There is no such run, or it has not ended and so has no tables.
+    """
+    folder = find_run(reference, reports_dir=reports_dir)
+    if not folder.manifest_path.exists():
+        raise UsageError(
+            f"the run {folder.run_id} has not ended, so it has no tables yet",
+            hint=f"go on with it: evalrun run JOB --resume {folder.run_id}",
+        )
+    newest = next(iter(list_runs(reports_dir)), None) if not Path(reference).exists() else None
+    if newest is not None and newest.folder.run_id > folder.run_id and not newest.is_finished:
+        print_note(f"note: a newer run is unfinished and not meant here: {newest.folder.path}")
+    return folder
