@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evalrun.api import Run, load, run, run_async
-    from evalrun.errors import EvalrunError
+    from evalrun.errors import AuthorError, EvalrunError, StoreError
 
 __version__ = "0.1.0"
 
-__all__ = ["EvalrunError", "Run", "__version__", "load", "run", "run_async"]
+__all__ = ["AuthorError", "EvalrunError", "Run", "StoreError", "__version__", "load", "run", "run_async"]
 
 _HOMES = {
+    "AuthorError": "evalrun.errors",
     "EvalrunError": "evalrun.errors",
     "Run": "evalrun.api",
+    "StoreError": "evalrun.errors",
     "load": "evalrun.api",
     "run": "evalrun.api",
     "run_async": "evalrun.api",

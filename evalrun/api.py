@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Run:
     """A run: its folder, tables, figures and verdict."""
 
@@ -55,6 +55,11 @@ class Run:
     def attempts(self) -> "pl.LazyFrame":
         """One row per HTTP attempt; columns in docs/schema.md."""
         return _scan_table(self.path / "attempts.parquet")
+
+    def __repr__(self) -> str:
+        """Show which run it is and what came out."""
+        simulated = "simulated, " if self.summary.is_simulated else ""
+        return f"<evalrun.Run {self.run_id} ({simulated}{self.verdict.outcome}): {self.summary.headline}>"
 
     def _repr_html_(self) -> str:
         """Show a notebook the headline and the verdict."""

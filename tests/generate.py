@@ -27,6 +27,50 @@ sample lacks is an error, found before the first request. Values that are not te
 
 `evalrun schema` prints the same as a JSON Schema; a first line such as
 `# yaml-language-server: $schema=./job.schema.json` lets an editor check a job while it is written.
+
+## Words
+
+| word | means |
+|---|---|
+| sample | one row of the dataset |
+| row | one planned result: sample × prompt × model × repeat |
+| arm | one model with one prompt: what a leaderboard ranks |
+| lane | one endpoint with one model id: what is paced and stopped together |
+| attempt | one HTTP exchange; a row may need several |
+
+## Samples
+
+Columns are yours to name. A few mean something: `id` (text, unique; without it a digest of the row is used), `category`
+(figures are shown for each), `graders` (a list of graders for this sample alone) and the columns that `messages_column`
+and `params_column` name. Columns may not be called `sample_id`, `repeat` or `vars`.
+
+Graders of a dataset file take literal values: a template, `when` or a schema file in one is an error. Those of inline
+`samples:` may use templates. A sample is checked by `defaults.graders`, then its own, then the job's `graders`.
+
+CSV and TSV cells are text: `007` stays `007`. In an expression, write `level|int > 1`.
+
+## Expressions
+
+`where` (of the dataset), `--where` and `when` (of a grader) are Jinja expressions over the sample:
+`category == 'json'`, `level > 2 and not is_hard`, `answer.isdigit()`, `id in ['a', 'b']`, `question|length < 200`.
+
+The dataset's `where`, `limit` and `sample` apply in this order; inline samples follow; then `--where` and `--limit`.
+
+## Content parts
+
+`content` is text, or a list of parts: `text`, `image_url`, `input_audio`, `file`, each with templates inside its
+strings. A local image is named by `image_file`, and is read below the job's `files_root` only:
+
+```yaml
+files_root: images
+prompts:
+  - name: describe
+    messages:
+      - role: user
+        content:
+          - {type: text, text: "What does the sign say?"}
+          - {type: image_file, image_file: "{{ path }}"}     # sent as an image_url with a data: address
+```
 """
 
 

@@ -172,10 +172,16 @@ polars, DuckDB, pandas and pyarrow without evalrun. `?` behind a type: may hold 
 unknown is null, never 0. `datetime` is milliseconds in UTC. Text that UTF-8 cannot hold (lone surrogates) is written as
 its escape, `\\ud800`, and a result flagged `text_cleaned`.
 
-The key-value metadata of each file holds `evalrun.schema_version` (now `{SCHEMA_VERSION}`), `evalrun.run_id` and
-`evalrun.job_digest`; results and grades hold `evalrun.grades_digest` as well, a sha256 over the grade rows: `score` and
-`passed` in results come from the grades of the same digest.
+The key-value metadata of each file holds `evalrun.schema_version` (now `{SCHEMA_VERSION}`), `evalrun.run_id`,
+`evalrun.is_simulated` and the digests of job, dataset, prompts and graders (`evalrun.job_digest`, …); results and
+grades hold `evalrun.grades_digest` as well, a sha256 over the grade rows: `score` and `passed` in results come from the
+grades of the same digest.
 """
+
+_ATTEMPTS_ARE = (
+    "One row per HTTP attempt that ended, in that order. An attempt in flight when the process died has no row; "
+    "`attempts` in results counts it."
+)
 
 _I64_LIMIT = 2**63
 _TEXT_CLEANED = "text_cleaned"
@@ -267,7 +273,7 @@ def render_schema_markdown() -> str:
     parts = [f"{_SCHEMA_INTRODUCTION}\n"]
     tables = (
         ("results.parquet", "One row per planned row, in plan order (sample, prompt, model, repeat).", RESULTS),
-        ("attempts.parquet", "One row per HTTP attempt, in the order they ended.", ATTEMPTS),
+        ("attempts.parquet", _ATTEMPTS_ARE, ATTEMPTS),
         ("grades.parquet", "One row per row and grader, in plan order: the truth about grades.", GRADES),
     )
     for name, doc, columns in tables:
