@@ -3,8 +3,11 @@
 import csv
 import io
 import json
+import os
 import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -227,14 +230,63 @@ def test_locked_run_is_refused(run: Path) -> None:
     assert "evalrun" in refused.stderr
 
 
-def test_closed_stdout_ends_quietly(started: Path) -> None:
-    """A reader that goes away (`| head`) causes no traceback."""
-    import subprocess
-    import sys
+@pytest.mark.parametrize("command", ["run {job} --limit 3", "schema"])
+@pytest.mark.parametrize("redirect", ["", "2>&1", "2>/dev/null"])
+def test_closed_pipe_changes_neither_run_nor_exit_code(
+    started: Path, tmp_path: Path, command: str, redirect: str
+) -> None:
+    """A reader that goes away (`| head -c 1`) stops no run and looks like no failed gate."""
+    words = command.format(job=started / "job.yaml")
+    line = f"{sys.executable} -m evalrun {words} {redirect} | head -c 1; exit ${{PIPESTATUS[0]}}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    piped = subprocess.run(
+        ["bash", "-c", line], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+    )
+    assert (piped.returncode, "Traceback" in piped.stderr) == (0, False)
+    assert command == "schema" or (find_run_folder(tmp_path) / "run.json").exists()
 
-    command = f"{sys.executable} -m evalrun schema | head -c 10"
-    piped = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert "Traceback" not in piped.stderr
+
+def test_output_that_the_terminal_cannot_encode_is_escaped(run: Path) -> None:
+    """A terminal without UTF-8 gets escapes, not a crash."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "evalrun", "show", str(run), "--limit", "1"]
+    shown = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert (shown.returncode, shown.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("graders", "problem"),
+    [("[{type: contains, value: '{{ lable }}'}]", "'lable' is undefined"), ("[]", "has no graders")],
+)
+def test_grade_checks_before_it_replaces(run: Path, graders: str, problem: str, capsys: Capture) -> None:
+    """Graders that do not fit the samples, or no graders at all, are exit 2 and leave the old grades."""
+    job = run.parents[2] / "job.yaml"
+    text = job.read_text(encoding="utf-8")
+    job.write_text(text[: text.index("graders:")] + f"graders: {graders}\n", encoding="utf-8")
+    before = (run / "grades.parquet").read_bytes()
+    assert main(["grade", str(run), "--job", str(job)]) == 2
+    assert problem in capsys.readouterr().err
+    assert (run / "grades.parquet").read_bytes() == before
+
+
+def test_show_refuses_a_filter_that_no_row_meets(run: Path, capsys: Capture) -> None:
+    """A typo in a filter is exit 2 and lists what there is."""
+    assert main(["show", str(run), "--model", "sim-week"]) == 2
+    assert "sim-strong, sim-weak" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["show", "report", "grade"])
+def test_run_that_has_not_ended_has_nothing_to_show(run: Path, command: str, capsys: Capture) -> None:
+    """A killed run is exit 2 with the command that goes on."""
+    (run / "run.json").unlink()
+    assert main([command, str(run)]) == 2
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_unknown_command_names_the_close_one(capsys: Capture) -> None:
+    """A mistyped command comes with a suggestion."""
+    assert main(["rnu"]) == 2
+    assert "did you mean run?" in capsys.readouterr().err
 
 
 def test_running_simulator_of_another_seed_is_refused(tmp_path: Path) -> None:

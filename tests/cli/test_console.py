@@ -1,10 +1,13 @@
 """Text on the terminal can neither steer it nor lie about what it says."""
 
+import io
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
-from evalrun.cli.console import clean_text, count_noun, format_percent, format_seconds, format_usd
+from evalrun.cli.console import Column, clean_text, count_noun, format_percent, format_seconds, format_usd, make_table
 from evalrun.cli.show_command import escape_formula
 
 
@@ -48,3 +51,22 @@ def test_unknown_is_never_zero() -> None:
 def test_count_noun_knows_one() -> None:
     """One row, two rows."""
     assert (count_noun(1, "row"), count_noun(2000, "row")) == ("1 row", "2,000 rows")
+
+
+COLUMNS = [Column("model"), Column("passed", is_number=True), Column("USD", is_number=True, rank=1)]
+
+
+@pytest.mark.parametrize(("width", "headings"), [(80, ["model", "passed", "USD"]), (24, ["model", "passed"])])
+def test_table_drops_whole_columns_and_cuts_no_figure(width: int, headings: list[str]) -> None:
+    """Where it is narrow a column of higher rank is left out; what is shown is whole."""
+    table = make_table(COLUMNS, [["sim-careful", "91.7 %", "$0.0079"]], width=width)
+    shown = io.StringIO()
+    Console(file=shown, width=width).print(table)
+    assert [column.header for column in table.columns] == headings
+    assert "sim-careful" in shown.getvalue()
+    assert "91.7 %" in shown.getvalue()
+
+
+def test_small_cost_is_not_shown_as_zero() -> None:
+    """A cost that rounds to nothing is said to be small; zero is zero."""
+    assert (format_usd(0.00001), format_usd(0.0), format_usd(0.0079)) == ("<$0.0001", "$0.0000", "$0.0079")
