@@ -7,7 +7,7 @@ Nothing here sends a request, so all of it can be done again: after a resume, fo
 import hashlib
 import json
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 from evalrun import __version__
 from evalrun.analysis.gate import check_gate
-from evalrun.analysis.graders.grader_set import GraderSet
+from evalrun.analysis.graders.grader_set import GraderSet, combine_grades
 from evalrun.analysis.summary import summarize
 from evalrun.errors import Problem, PromptError, StoreError, UsageError
 from evalrun.job.config import LoadedJob
@@ -44,7 +44,7 @@ from evalrun.store.folder import RunFolder, write_atomically
 from evalrun.store.graded_rows import scan_graded_rows
 from evalrun.store.journal_index import Entry, JournalIndex
 from evalrun.store.manifest import read_manifest, write_manifest
-from evalrun.store.parquet import grades_match, scan_rows, write_attempts, write_results
+from evalrun.store.parquet import grades_match, read_metadata, scan_rows, write_attempts, write_results
 from evalrun.store.tables import build_attempt_row, build_grade_row, build_result_row
 
 MAX_REPORT_ROWS = 20_000
@@ -97,7 +97,8 @@ def close_run(  # noqa: PLR0913 - the end of a run needs all that its beginning 
     plan: Plan,
     graders: GraderSet,
     totals: PlanTotals,
-    lanes: Sequence[LaneProgress],
+    lanes: Mapping[tuple[str, str], LaneProgress],
+    call: Mapping[str, Any],
     wall_s: float,
     is_gate_wanted: bool,
     interrupted_exit_code: int | None,
@@ -111,7 +112,8 @@ def close_run(  # noqa: PLR0913 - the end of a run needs all that its beginning 
         plan: Its rows in order.
         graders: Its graders, compiled.
         totals: What the check before the first request found.
-        lanes: The lanes as dispatch left them.
+        lanes: By endpoint and wire model: the lanes as dispatch left them.
+        call: What the call narrowed or changed, for run.json.
         wall_s: Seconds since the call began.
         is_gate_wanted: False skips the gate.
         interrupted_exit_code: 130 or 143 when a signal ended the run; None otherwise.
@@ -122,22 +124,28 @@ def close_run(  # noqa: PLR0913 - the end of a run needs all that its beginning 
         "prompts": _digest(loaded.raw.get("prompts")),
         "graders": graders.digest,
     }
-    stopped = {(lane.endpoint, name): lane.stopped_by for lane in lanes for name in lane.model.split(", ")}
-    facts = _table_facts(folder, digests, is_simulated=_is_simulated(loaded))
+    stopped = {
+        model.name for model in plan.models if lanes[str(model.endpoint), model.wire_model].stopped_by is not None
+    }
+    is_simulated = any(loaded.job.endpoints[str(model.endpoint)].simulator is not None for model in plan.models)
+    facts = _table_facts(folder, digests, is_simulated=is_simulated)
     tally = _Tally()
     write_results(folder, tally.count(_iterate_results(folder, plan, index, graders, stopped)), facts)
     write_attempts(folder, map(build_attempt_row, index.scan_attempts()), facts)
     manifest = {
         **_describe_job(folder, loaded, digests),
+        "call": dict(call),
+        "is_simulated": is_simulated,
         "started_at": index.sessions[0]["started_at"],
         "n_calls": len(index.sessions),
         "in_doubt": len(index.in_doubt),
+        "asked_again_after_doubt": index.n_asked_again,
         "requests": tally.n_requests,
         "error_examples": tally.error_examples,
         "finished_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "wall_s": round(wall_s, 3),
         "estimate": {"usd": asdict(totals.usd), "time_s": asdict(totals.time_s), "n_rows": totals.n_rows},
-        "lanes": [_describe_lane(lane) for lane in lanes],
+        "lanes": [_describe_lane(lane) for lane in lanes.values()],
         "warnings": [problem.render() for problem in loaded.warnings],
     }
     return _judge_and_render(
@@ -220,19 +228,45 @@ def load_result(folder: RunFolder) -> RunResult:
     """Return a finished run's figures and verdict from its tables and manifest.
 
     Raises:
-        StoreError: The run has not ended, or a crash came between the writing of its grades and its results.
+        StoreError: The run has not ended, or its tables cannot be brought together.
     """
     manifest = read_manifest(folder)
-    if not grades_match(folder):
-        raise StoreError(
-            f"results.parquet and grades.parquet of {folder.run_id} do not belong together: a crash came between them; "
-            f"grade the run again: evalrun grade {folder.run_id}"
-        )
+    mend_grades(folder)
     verdict = _read_verdict(manifest["verdict"])
     summary = summarize(folder.results_path, folder.grades_path, is_simulated=manifest["is_simulated"])
     return RunResult(
         folder=folder, summary=summary, verdict=verdict, manifest=manifest, exit_code=manifest["verdict"]["exit_code"]
     )
+
+
+def mend_grades(folder: RunFolder) -> bool:
+    """Bring scores and verdicts of the results in line with the grades, where a crash came between the two files.
+
+    Grades are written first and are the truth. Returns whether anything was mended.
+
+    Raises:
+        StoreError: The grades are of other rows than the results.
+    """
+    if grades_match(folder):
+        return False
+    facts = read_metadata(folder.grades_path)
+    facts = {key: value for key, value in facts.items() if key not in {"schema_version", "grades_digest"}}
+    n_grades = sum(1 for _ in scan_rows(folder.grades_path, ["row_id"]))
+    if sum(len(grades) for _, grades in scan_graded_rows(folder)) != n_grades:
+        raise StoreError(
+            f"grades.parquet of {folder.run_id} holds other rows than its results.parquet; "
+            f"grade the run again: evalrun grade {folder.run_id}"
+        )
+
+    def rows() -> Iterator[ResultAndGrades]:
+        for row, grades in scan_graded_rows(folder):
+            row["score"], row["passed"] = combine_grades(
+                (grade["score"], grade["passed"], grade["weight"]) for grade in grades
+            )
+            yield row, grades
+
+    write_results(folder, rows(), facts)
+    return True
 
 
 def read_summary(folder: RunFolder) -> dict[str, Any]:
@@ -269,15 +303,14 @@ def _iterate_results(
     plan: Plan,
     index: JournalIndex,
     graders: GraderSet,
-    stopped: Mapping[tuple[str, str], str | None],
+    stopped: Collection[str],
 ) -> Iterator[ResultAndGrades]:
     """Yield every planned row with its grades, in plan order; what was never asked is pending."""
     for request in plan.requests():
         entry = index.get(request.row_id)
         is_answered = entry is not None and entry.status is not None and entry.request_key == request.request_key
         outcome = index.read_outcome(request.row_id) if is_answered else None
-        has_stopped = stopped.get((request.endpoint, request.model)) is not None
-        code = ErrorCode.LANE_STOPPED if has_stopped else ErrorCode.INTERRUPTED
+        code = ErrorCode.LANE_STOPPED if request.model in stopped else ErrorCode.INTERRUPTED
         row = build_result_row(request, outcome, run_id=folder.run_id, pending_code=code)
         yield _grade(row, graders)
 
@@ -379,15 +412,9 @@ def _describe_job(folder: RunFolder, loaded: LoadedJob, digests: Mapping[str, st
         "job": loaded.raw,
         "digests": dict(digests),
         "versions": {"evalrun": __version__, "python": platform.python_version(), "platform": platform.system()},
-        "is_simulated": _is_simulated(loaded),
         "prices": {model.name: _describe_price(model.price) for model in loaded.job.models},
         "report": {"formats": list(loaded.job.report.formats), "include": loaded.job.report.include},
     }
-
-
-def _is_simulated(loaded: LoadedJob) -> bool:
-    """Return whether any model of the job is answered by the simulator."""
-    return any(loaded.job.endpoints[str(model.endpoint)].simulator is not None for model in loaded.job.models)
 
 
 def _describe_price(price: PriceOptions | None) -> dict[str, Any] | None:

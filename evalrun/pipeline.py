@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from evalrun.simulator.server import serve
 from evalrun.store.folder import RunFolder, make_run_id
 from evalrun.store.journal import Journal
 from evalrun.store.journal_index import JournalIndex
-from evalrun.store.journal_scan import scan_journal
+from evalrun.store.journal_scan import read_first_session, scan_journal
 from evalrun.store.runs import find_run, find_unfinished
 
 TICK_S = 0.1
@@ -114,9 +114,7 @@ def prepare(settings: RunSettings, *, on_progress: OnProgress = ignore_progress)
         AuthorError: Anything the job's author must mend, every problem at once.
     """
     environ = dict(os.environ)
-    if settings.env_file is not None:
-        environ |= load_env_file(settings.env_file)
-    loaded = load_job(settings.job_path, overrides=settings.overrides, variables=settings.variables, environ=environ)
+    loaded = _load(settings, environ)
     plan = Plan(loaded, settings.selection)
     graders = make_grader_set(loaded)
     totals = plan.check(
@@ -124,6 +122,13 @@ def prepare(settings: RunSettings, *, on_progress: OnProgress = ignore_progress)
         on_progress=lambda n_checked: on_progress(Progress(stage="checking", n_checked=n_checked)),
     )
     return Prepared(settings=settings, loaded=loaded, plan=plan, graders=graders, totals=totals, environ=environ)
+
+
+def _load(settings: RunSettings, environ: dict[str, str]) -> LoadedJob:
+    """Load the job; the variables of `--env-file` are added to the environment given."""
+    if settings.env_file is not None:
+        environ |= load_env_file(settings.env_file)
+    return load_job(settings.job_path, overrides=settings.overrides, variables=settings.variables, environ=environ)
 
 
 async def run_job(settings: RunSettings, *, on_progress: OnProgress = ignore_progress) -> RunResult:
@@ -134,6 +139,7 @@ async def run_job(settings: RunSettings, *, on_progress: OnProgress = ignore_pro
         StoreError: The disk failed while the run was under way; what was acknowledged is kept.
     """
     began_s = time.monotonic()
+    settings = restore_call(settings)
     prepared = prepare(settings, on_progress=on_progress)
     async with open_targets(prepared) as targets:
         with open_folder(prepared) as (folder, index):
@@ -157,11 +163,40 @@ async def run_job(settings: RunSettings, *, on_progress: OnProgress = ignore_pro
                 plan=prepared.plan,
                 graders=prepared.graders,
                 totals=prepared.totals,
-                lanes=[lane.progress for lane in lanes],
+                lanes={(lane.endpoint, lane.wire_model): lane.progress for lane in lanes},
+                call=describe_call(settings),
                 wall_s=time.monotonic() - began_s,
                 is_gate_wanted=settings.is_gate_wanted,
                 interrupted_exit_code=EXIT_BY_SIGNAL.get(caught_signal) if caught_signal else None,
             )
+
+
+def restore_call(settings: RunSettings) -> RunSettings:
+    """Return the settings of a resume with what the run's first call narrowed or changed, unless it is given anew.
+
+    Raises:
+        UsageError: There is nothing to resume.
+    """
+    if not settings.resume:
+        return settings
+    name = "" if settings.resume_run is not None else _load(settings, dict(os.environ)).name
+    folder = _find_resumable(settings, name)
+    facts = read_first_session(folder)
+    call = facts.get("call", {}) if facts is not None else {}
+    stored, given = call.get("selection", {}), settings.selection
+    return replace(
+        settings,
+        resume_run=str(folder.path),
+        overrides=(*call.get("overrides", ()), *settings.overrides),
+        variables={**call.get("variables", {}), **settings.variables},
+        env_file=settings.env_file or (Path(call["env_file"]) if call.get("env_file") else None),
+        selection=Selection(
+            limit=given.limit if given.limit is not None else stored.get("limit"),
+            models=given.models or tuple(stored.get("models", ())),
+            prompts=given.prompts or tuple(stored.get("prompts", ())),
+            where=given.where if given.where is not None else stored.get("where"),
+        ),
+    )
 
 
 @asynccontextmanager
@@ -211,6 +246,9 @@ def open_folder(prepared: Prepared) -> Iterator[tuple[RunFolder, JournalIndex]]:
                 folder = RunFolder.create(settings.reports_dir, name, run_id)
             stack.enter_context(folder.lock())
             index = stack.enter_context(scan_journal(folder, for_append=True, repair=settings.repair))
+            owner = index.sessions[0].get("job_name") if index.sessions else None
+            if owner not in (None, name):
+                raise UsageError(f"the run {folder.run_id} is of the job {owner!r}, not of {name!r}")
         except StoreError as error:
             raise UsageError(str(error)) from error
         yield folder, index
@@ -273,9 +311,9 @@ def _iterate_unsettled(prepared: Prepared, index: JournalIndex, models: Sequence
 
 
 def _note_resume(prepared: Prepared, index: JournalIndex, *, n_changed: int) -> list[str]:
+    notes = [f"warning: {warning.render()}" for warning in prepared.loaded.warnings]
     if not len(index):
-        return []
-    notes = []
+        return notes
     if index.torn_bytes:
         notes.append(f"the journal ended in a torn record of {index.torn_bytes} bytes; it was cut off")
     if index.dropped_bytes:
@@ -339,12 +377,24 @@ async def ask(
 def _session_facts(prepared: Prepared, folder: RunFolder) -> dict[str, Any]:
     return {
         "run_id": folder.run_id,
+        "job_name": prepared.loaded.name,
         "evalrun": __version__,
         "started_at": datetime.now(UTC).isoformat(),
         "job": prepared.loaded.raw,
         "job_digest": prepared.loaded.digest,
         "dataset_digest": prepared.totals.dataset_digest,
         "n_rows": prepared.totals.n_rows,
+        "call": describe_call(prepared.settings),
+    }
+
+
+def describe_call(settings: RunSettings) -> dict[str, Any]:
+    """Return what a call narrows or changes, as JSON values: a resume and a new grading begin from it."""
+    return {
+        "overrides": list(settings.overrides),
+        "variables": dict(settings.variables),
+        "env_file": str(settings.env_file.absolute()) if settings.env_file is not None else None,
+        "selection": asdict(settings.selection),
     }
 
 

@@ -64,6 +64,8 @@ def _make_environment() -> _Environment:
     )
     # Jinja's globals (range, dict, lipsum, cycler, joiner, namespace) go: templates see the sample, nothing else.
     environment.globals = {"range": environment.globals["range"]}
+    # Same sample, same prompt: a request is identified by its content.
+    del environment.filters["random"]
     return environment
 
 
@@ -182,7 +184,7 @@ class Expression:
             PromptError: A name is undefined, or the expression fails.
         """
         try:
-            return bool(self._evaluate(**scope))
+            return bool(self._evaluate(scope))
         except jinja2.UndefinedError as error:
             raise PromptError(
                 f"{error.message or error} in the expression {self.source!r}",

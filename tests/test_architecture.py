@@ -51,6 +51,8 @@ def find_imports(module: str, *, late: bool | None = None) -> Iterator[str]:
 def _walk_imports(node: ast.AST, *, is_inside: bool, late: bool | None) -> Iterator[str]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
+            for other in child.orelse:
+                yield from _walk_imports(ast.Module([other], []), is_inside=is_inside, late=late)
             continue
         if late is None or late is is_inside:
             if isinstance(child, ast.Import):
@@ -62,11 +64,21 @@ def _walk_imports(node: ast.AST, *, is_inside: bool, late: bool | None) -> Itera
 
 
 def _name_imported(node: ast.ImportFrom) -> Iterator[str]:
-    """Yield the modules of a from-import: `from evalrun.job import plan` imports evalrun.job.plan."""
+    """Yield the modules of a from-import: `from evalrun.job import plan` imports evalrun.job.plan.
+
+    A room (`from evalrun import store`) counts as its `__init__`, and a public name (`from evalrun import run`) as the
+    roof that it is loaded from.
+    """
     modules = set(list_modules())
     for alias in node.names:
         dotted = f"{node.module}.{alias.name}"
-        yield dotted if dotted.removeprefix("evalrun.") in modules else str(node.module)
+        own = dotted.removeprefix("evalrun.")
+        if own in modules or f"{own}.__init__" in modules:
+            yield dotted
+        elif node.module == "evalrun" and alias.name != "__version__":
+            yield "evalrun.api"
+        else:
+            yield str(node.module)
 
 
 def find_own_imports(module: str, *, late: bool | None = None) -> set[str]:
@@ -125,12 +137,21 @@ def test_room_does_not_know_another_room(room: str) -> None:
 
 def test_imports_form_no_cycle() -> None:
     """The import graph of the whole package has an order."""
+    assert count_cycles() == 0
+
+
+def count_cycles() -> int:
+    """Return how many modules would have to lose an import before the rest has an order."""
     graph = {module: find_own_imports(module) - {module, "__init__"} for module in list_modules()}
-    try:
-        order = list(TopologicalSorter(graph).static_order())
-    except CycleError as error:
-        pytest.fail(f"import cycle: {' → '.join(error.args[1])}")
-    assert len(order) == len(list_modules())
+    n_cycles = 0
+    while True:
+        try:
+            list(TopologicalSorter(graph).static_order())
+        except CycleError as error:
+            n_cycles += 1
+            del graph[error.args[1][0]]
+        else:
+            return n_cycles
 
 
 @pytest.mark.parametrize("module", list_modules())
@@ -180,6 +201,16 @@ def measure_functions(module: str) -> Iterator[tuple[str, int]]:
             yield node.name, lines - (docstring.count("\n") + 1 if docstring else 0)
 
 
+@pytest.mark.parametrize("module", list_modules())
+def test_module_is_imported_by_statement(module: str) -> None:
+    """No import hides in a call: only the command line and the public names load modules by name."""
+    if module in {"cli.main", "__init__"}:
+        return
+    names = {node.attr for node in ast.walk(parse(module)) if isinstance(node, ast.Attribute)}
+    names |= {node.id for node in ast.walk(parse(module)) if isinstance(node, ast.Name)}
+    assert names & {"import_module", "__import__"} == set()
+
+
 def test_no_module_is_named_like_a_shelf_for_leftovers() -> None:
     """A module is named for what it does, never `utils` or its kin."""
     names = {part for module in list_modules() for part in module.split(".")}
@@ -202,5 +233,5 @@ if __name__ == "__main__":  # `python -m tests.test_architecture` prints the fig
     largest = max(sizes, key=lambda module: sizes[module])
     sys.stdout.write(
         f"modules {len(sizes)}, lines {sum(sizes.values())}, largest {largest} ({sizes[largest]} lines), "
-        f"longest function {longest[1]} ({longest[0]} lines)\n"
+        f"longest function {longest[1]} ({longest[0]} lines), cycles {count_cycles()}\n"
     )

@@ -197,6 +197,8 @@ def _build_arm(index: int, frames: _Frames) -> ArmSummary:
     n_samples, rate = _build_arm_rate(index, row, frames.samples)
     n_answered, n_passed = row.pop("n_answered"), row.pop("n_passed")
     usd = row.pop("answered_usd") if not row["n_cost_unknown"] else row.pop("answered_usd") and None
+    if row["n_cost_unknown"] and not row["cost_usd"]:
+        row["cost_usd"] = None  # Refused attempts cost nothing for certain; that is no known cost of the answers.
     kept = {name: value for name, value in row.items() if name not in _ARM}
     return ArmSummary(
         model=row["model"],

@@ -52,8 +52,9 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 
 def is_interactive(stream: TextIO) -> bool:
-    """Return whether somebody watches: a terminal, not in CI, not `TERM=dumb`."""
-    return stream.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
+    """Return whether somebody watches who wants colours and motion: a terminal, not in CI, no `NO_COLOR`, not dumb."""
+    wants_plain = os.environ.get("CI") or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return stream.isatty() and not wants_plain
 
 
 class PatientStream:
@@ -107,8 +108,8 @@ def open_console(stream: TextIO | None = None) -> "Console":
     interactive = is_interactive(stream)
     return Console(
         file=stream,
-        force_terminal=interactive or None,
-        no_color=not interactive or bool(os.environ.get("NO_COLOR")),
+        force_terminal=interactive,
+        no_color=not interactive,
         width=None if interactive else 160,
         highlight=False,
         markup=False,

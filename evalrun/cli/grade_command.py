@@ -1,7 +1,9 @@
 """`evalrun grade`: new graders on stored answers."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,7 +13,7 @@ from evalrun.cli.results import print_result
 from evalrun.cli.run_argument import RUN_HELP, open_run, run_argument
 from evalrun.closing import read_summary, regrade
 from evalrun.errors import UsageError
-from evalrun.job.config import load_job
+from evalrun.job.config import LoadedJob, load_env_file, load_job
 from evalrun.store.manifest import read_manifest
 
 
@@ -28,10 +30,7 @@ def command(run: str, *, job: Path | None, reports_dir: Path, as_json: bool) -> 
     Asks nothing anew. Replaces the run's grades, verdict and reports.
     """
     folder = open_run(run, reports_dir=reports_dir)
-    path = job if job is not None else Path(read_manifest(folder)["job_path"])
-    if not path.exists():
-        raise UsageError(f"the run's job file {path} is not there", hint="name a job with --job FILE")
-    loaded = load_job(path, environ=os.environ)
+    loaded = load_job(job, environ=os.environ) if job is not None else _load_own_job(read_manifest(folder))
     with folder.lock():
         result = regrade(folder, loaded)
     if as_json:
@@ -39,3 +38,14 @@ def command(run: str, *, job: Path | None, reports_dir: Path, as_json: bool) -> 
     else:
         print_result(result)
     return result.exit_code
+
+
+def _load_own_job(manifest: Mapping[str, Any]) -> LoadedJob:
+    """Load the run's job as it is now, with the changes that the run's command line made."""
+    path, call = Path(manifest["job_path"]), manifest["call"]
+    if not path.exists():
+        raise UsageError(f"the run's job file {path} is not there", hint="name a job with --job FILE")
+    environ = dict(os.environ)
+    if call["env_file"] is not None:
+        environ |= load_env_file(Path(call["env_file"]))
+    return load_job(path, overrides=call["overrides"], variables=call["variables"], environ=environ)

@@ -10,6 +10,9 @@ from evalrun.cli.job_options import json_option, reports_option
 from evalrun.records import SCHEMA_VERSION
 from evalrun.store.runs import RunEntry, list_runs
 
+_STATES = {"pass": "pass", "fail": "fail", "no_verdict": "no verdict", "none": "done"}
+"""A finished run's verdict, as the list says it."""
+
 
 @click.command("list")
 @reports_option
@@ -49,11 +52,11 @@ def command(*, reports_dir: Path, as_json: bool) -> None:
 def _describe(entry: RunEntry) -> dict[str, Any]:
     """Return one run in figures; a run that has not ended has none."""
     manifest = entry.manifest or {}
-    finished_state = manifest.get("verdict", {}).get("outcome")
+    finished_state = manifest.get("verdict", {}).get("outcome", "none")
     return {
         "run_id": entry.folder.run_id,
         "job": manifest.get("job_name", entry.folder.job_name),
-        "state": entry.problem or (finished_state if entry.is_finished else "unfinished"),
+        "state": entry.problem or (_STATES[finished_state] if entry.is_finished else "unfinished"),
         "rows": manifest.get("totals", {}).get("rows"),
         "usd": manifest.get("totals", {}).get("usd"),
         "usd_unknown_rows": manifest.get("totals", {}).get("usd_unknown_rows"),

@@ -11,12 +11,13 @@ from typing import Any
 
 import click
 
-from evalrun.cli.console import clean_text, count_noun, format_seconds
-from evalrun.cli.job_options import reports_option
+from evalrun.cli.console import clean_text, count_noun, format_seconds, print_json
+from evalrun.cli.job_options import json_option, reports_option
 from evalrun.cli.results import SIMULATED
 from evalrun.cli.run_argument import RUN_HELP, open_run, run_argument
+from evalrun.closing import mend_grades
 from evalrun.errors import UsageError
-from evalrun.records import Status
+from evalrun.records import SCHEMA_VERSION, Status
 from evalrun.store.folder import RunFolder
 from evalrun.store.graded_rows import scan_graded_rows
 from evalrun.store.journal_scan import scan_journal
@@ -57,17 +58,23 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\0")
     "--format", "output_format", type=click.Choice(["text", "jsonl", "csv"]), default="text", show_default=True
 )
 @reports_option
-def command(
-    run: str, *, failed: bool, limit: int, full: bool, raw: bool, output_format: str, reports_dir: Path,
+@json_option
+def command(  # noqa: PLR0913 - one argument for each option
+    run: str, *, failed: bool, limit: int, full: bool, raw: bool, output_format: str, as_json: bool, reports_dir: Path,
     **filters: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Show RUN's rows, failing ones first."""
     folder = open_run(run, reports_dir=reports_dir)
+    mend_grades(folder)
     chosen = _choose_rows(folder, _make_filter(filters), is_failed_only=failed, limit=limit)
     if any(filters.values()) and not failed:
         chosen = _require_any(chosen, folder)
+    if as_json:
+        output_format = "json"
     if output_format == "jsonl":
         _write_jsonl(chosen, is_simulated=read_manifest(folder)["is_simulated"])
+    elif output_format == "json":
+        _write_json(folder, chosen)
     elif output_format == "csv":
         _write_csv(chosen, is_simulated=read_manifest(folder)["is_simulated"])
     else:
@@ -123,6 +130,12 @@ def _write_jsonl(chosen: Iterator[Graded], *, is_simulated: bool) -> None:
     for row, grades in chosen:
         record = {"simulated": is_simulated, **row, "grades": [dict(grade) for grade in grades]}
         sys.stdout.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
+
+
+def _write_json(folder: RunFolder, chosen: Iterator[Graded]) -> None:
+    rows = [{**row, "grades": [dict(grade) for grade in grades]} for row, grades in chosen]
+    simulated = read_manifest(folder)["is_simulated"]
+    print_json({"schema_version": SCHEMA_VERSION, "run_id": folder.run_id, "simulated": simulated, "rows": rows})
 
 
 def _write_csv(chosen: Iterator[Graded], *, is_simulated: bool) -> None:

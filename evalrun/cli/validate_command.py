@@ -1,5 +1,6 @@
 """`evalrun validate`: the strict check that every run begins with, alone."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import click
 
 from evalrun.cli.console import count_noun, print_json, print_note
 from evalrun.cli.job_options import job_argument, job_options, json_option, make_settings
+from evalrun.errors import AuthorError
 from evalrun.pipeline import prepare
 from evalrun.records import SCHEMA_VERSION
 
@@ -17,7 +19,13 @@ from evalrun.records import SCHEMA_VERSION
 @json_option
 def command(job: Path, *, as_json: bool, **options: Any) -> None:
     """Check JOB strictly, every template and grader against every row. Sends nothing, needs no key."""
-    prepared = prepare(make_settings(job, options))
+    try:
+        prepared = prepare(make_settings(job, options))
+    except AuthorError as error:
+        if as_json:
+            problems = [asdict(problem) for problem in error.problems]
+            print_json({"schema_version": SCHEMA_VERSION, "job": str(job), "valid": False, "problems": problems})
+        raise
     totals = prepared.totals
     for warning in prepared.loaded.warnings:
         print_note(f"warning: {warning.render()}")

@@ -66,7 +66,9 @@ class BodyEncoder:
         self.params = apply_dialect(model.params, endpoint)
         """The model's parameters as sent."""
         self._pieces = self._make_pieces(self.params)
-        self._target = encode_canonical({"base_url": endpoint.base_url, "headers": endpoint.headers})
+        self._target = encode_canonical(
+            {"base_url": endpoint.base_url, "headers": {name.lower(): text for name, text in endpoint.headers.items()}}
+        )
         self._simulated: bytes | None = None
         if endpoint.simulator is not None:
             profile = dataclasses.asdict(endpoint.simulator.profiles[model.wire_model])

@@ -80,6 +80,7 @@ def load_job(
     if raw.get("name") is None and not is_folder_name(path.stem):
         message = f"the file's stem {path.stem!r} cannot name a folder under reports/"
         loading.problems.append(Problem(message=message, where=f"{places.file}:1", hint="write `name: …`"))
+    loading.problems += loading.rename_epochs(raw)
     loading.problems += apply_overrides(raw, overrides, places)
     loading.problems += apply_variables(raw, variables or {}, places)
     job = loading.read(raw, environ)
@@ -133,7 +134,6 @@ class _Loading:
     def read(self, raw: Mapping[str, Any], environ: Mapping[str, str]) -> Job | None:
         """Return the finished job; None, with problems noted, when it is not valid."""
         tree = copy.deepcopy(dict(raw))
-        self.problems += self._rename_epochs(tree)
         self.problems += drop_not_yet(tree, self._places.find)
         shown = copy.deepcopy(tree)
         substitution = Substitution(environ, self._places.find)
@@ -148,7 +148,8 @@ class _Loading:
         self.problems += [problem for problem in later if problem.where not in unresolved]
         return _finish(job) if job is not None and not self.problems else None
 
-    def _rename_epochs(self, tree: dict[str, Any]) -> list[Problem]:
+    def rename_epochs(self, tree: dict[str, Any]) -> list[Problem]:
+        """Write `epochs`, another word for it, as `repeats`."""
         if "epochs" not in tree:
             return []
         place = self._places.find(("epochs",))

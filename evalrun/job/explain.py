@@ -17,7 +17,12 @@ from evalrun.job.scalars import name_value
 Where = Callable[[KeyPath], str]
 
 _GRADER_LISTS: tuple[KeyPath, ...] = (("graders",), ("defaults", "graders"))
-_LATER_GRADERS = frozenset({"judge", "python"})
+_LATER_GRADERS = frozenset(
+    {
+        "contains-all", "contains-any", "starts-with", "ends-with", "json-path", "f1", "rouge-l", "levenshtein",
+        "word-count", "length", "finish-reason", "latency", "cost", "tokens", "refusal", "tool-call", "python", "judge",
+    }
+)  # fmt: skip
 _ELSEWHERE: Mapping[str, str] = {
     "api_key": "a key is never written in a job: `api_key_env: NAME_OF_A_VARIABLE`",
     "providers": "name them under `endpoints` and `models`",

@@ -178,13 +178,13 @@ class RunFolder:
 
 
 def make_run_id(now: datetime, rng: Random) -> str:
-    """Return an id that sorts by time and differs between runs of one second: `20261122-153045-a1b2c3`.
+    """Return an id that sorts by time, to the millisecond, and carries entropy: `20261122-153045123-a1b2c3`.
 
     Args:
         now: Time of the run's start, with its time zone.
         rng: Source of the last six digits; a `SystemRandom` outside of tests.
     """
-    return f"{now.astimezone(UTC):%Y%m%d-%H%M%S}-{rng.getrandbits(24):06x}"
+    return f"{now.astimezone(UTC):%Y%m%d-%H%M%S}{now.microsecond // 1000:03d}-{rng.getrandbits(24):06x}"
 
 
 def make_folder_name(job_name: str) -> str:

@@ -8,11 +8,19 @@ unless a repair is asked for; a repair keeps every good record and the damaged f
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from evalrun.errors import JournalDamagedError, SchemaMismatchError, StoreError
 from evalrun.store.folder import RunFolder, sync_folder, write_atomically
-from evalrun.store.journal_format import FORMAT_VERSION, FRAME_START, Frame, parse_frame, parse_other_version
+from evalrun.store.journal_format import (
+    FORMAT_VERSION,
+    FRAME_START,
+    Frame,
+    Kind,
+    parse_body,
+    parse_frame,
+    parse_other_version,
+)
 from evalrun.store.journal_index import JournalIndex, list_segments
 
 
@@ -54,6 +62,24 @@ def scan_journal(folder: RunFolder, *, for_append: bool = False, repair: bool = 
         msg = f"cannot read the journal in {folder.journal_dir}: {error.strerror or error}; check the disk"
         raise StoreError(msg) from error
     return index
+
+
+def read_first_session(folder: RunFolder) -> dict[str, Any] | None:
+    """Return the facts of the call that began a run, without reading the rest; None when its journal holds none.
+
+    Raises:
+        StoreError: The journal cannot be read.
+    """
+    try:
+        for path in list_segments(folder.journal_dir)[:1]:
+            for line in _scan_lines(path):
+                if line.frame is not None and line.frame.kind is Kind.RUN:
+                    return parse_body(line.frame.body)
+                break
+    except OSError as error:
+        msg = f"cannot read the journal in {folder.journal_dir}: {error.strerror or error}; check the disk"
+        raise StoreError(msg) from error
+    return None
 
 
 def _fill_index(index: JournalIndex, folder: RunFolder) -> _Line | None:

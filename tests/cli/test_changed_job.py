@@ -111,3 +111,38 @@ def test_run_without_a_single_answer_passes_no_gate(tmp_path: Path) -> None:
         assert run_job(tmp_path) == 3
     results = load_results(tmp_path)
     assert (results["score"].null_count(), results["passed"].null_count(), results["output"].null_count()) == (2, 2, 2)
+
+
+def test_resume_goes_on_with_what_the_first_call_narrowed(tmp_path: Path) -> None:
+    """A resume without further words keeps the selection and changes of the first call: nothing else is asked."""
+    with FakeEndpoint(default=reply_text("yes")) as endpoint:
+        write_samples(tmp_path, {name: f"{name}?" for name in "abcdef"})
+        (tmp_path / "job.yaml").write_text(JOB.format(url=endpoint.base_url), encoding="utf-8")
+        endpoint.script_for("b?", reply_error(503))
+        changed = ("--limit", "3", "--set", "models[m].params.temperature=1")
+        assert run_job(tmp_path, *changed) == 3
+        assert run_job(tmp_path, "--resume") == 0
+        assert len(endpoint.requests) == 3 + 1
+    assert load_results(tmp_path)["sample_id"].to_list() == ["a", "b", "c"]
+
+
+def test_resume_of_another_jobs_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run is resumed with its own job only."""
+    with FakeEndpoint(default=reply_text("yes")) as endpoint:
+        start(tmp_path, endpoint)
+        other = tmp_path / "other.yaml"
+        other.write_text((tmp_path / "job.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+        folder = str(find_run_folder(tmp_path))
+        assert main(["run", str(other), "-o", str(tmp_path / "reports"), "--resume", folder]) == 2
+        assert len(endpoint.requests) == 4
+    assert "is of the job 'job', not of 'other'" in capsys.readouterr().err
+
+
+def test_stopped_lane_is_named_whatever_the_models_are_called(tmp_path: Path) -> None:
+    """Rows of a stopped lane say so, even when the model's name holds a comma."""
+    with FakeEndpoint(default=reply_error(402)) as endpoint:
+        write_samples(tmp_path, {name: f"{name}?" for name in "abcdef"})
+        job = JOB.format(url=endpoint.base_url).replace("name: m,", 'name: "m, n",')
+        (tmp_path / "job.yaml").write_text(job, encoding="utf-8")
+        assert run_job(tmp_path) == 3
+    assert set(load_results(tmp_path)["error_code"]) == {"quota", "lane_stopped"}

@@ -148,13 +148,40 @@ def test_report_is_the_same_when_rendered_again(run: Path) -> None:
     assert [(run / name).read_bytes() for name in names] == before
 
 
-def test_report_refuses_grades_of_another_pass(run: Path, capsys: Capture) -> None:
-    """Grades and results of two passes (a crash between them) are noticed, and the mend is named."""
-    assert main(["grade", str(run), "--job", str(run.parents[2] / "job.yaml")]) == 0
-    grades = pl.read_parquet(run / "grades.parquet")
+def break_off_between_the_tables(run: Path, *, damage: pl.Expr) -> None:
+    """Leave grades that are newer than the results, as a crash between the two renames does."""
+    grades = pl.read_parquet(run / "grades.parquet").with_columns(damage)
     grades.write_parquet(run / "grades.parquet", metadata={"evalrun.schema_version": "1", "evalrun.grades_digest": "x"})
+
+
+def test_report_mends_results_that_are_older_than_the_grades(run: Path) -> None:
+    """A crash between grades and results is mended on load: the grades are the truth."""
+    break_off_between_the_tables(run, damage=pl.lit(value=False).alias("passed"))
+    assert main(["report", str(run)]) == 0
+    assert set(pl.read_parquet(run / "results.parquet")["passed"]) == {False}
+
+
+def test_report_refuses_grades_of_other_rows(run: Path, capsys: Capture) -> None:
+    """Grades that belong to other rows cannot be mended; the way out is named."""
+    break_off_between_the_tables(run, damage=pl.lit("0" * 64).alias("row_id"))
     assert main(["report", str(run)]) == 5
     assert "evalrun grade" in capsys.readouterr().err
+
+
+def test_validate_prints_the_problems_as_json(run: Path, capsys: Capture) -> None:
+    """`validate --json` tells a program what is wrong, too."""
+    job = run.parents[2] / "job.yaml"
+    job.write_text(job.read_text(encoding="utf-8") + "nonsense: 1\n", encoding="utf-8")
+    assert main(["validate", str(job), "--json"]) == 2
+    printed = read_json(capsys)
+    assert printed["valid"] is False
+    assert "nonsense" in str(printed["problems"])
+
+
+def test_command_of_a_later_version_is_said_to_be_one(capsys: Capture) -> None:
+    """A planned command is not a typo."""
+    assert main(["compare", "a", "b"]) == 2
+    assert "not in this version yet" in capsys.readouterr().err
 
 
 def test_show_puts_failing_rows_first(run: Path, capsys: Capture) -> None:

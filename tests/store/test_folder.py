@@ -224,7 +224,7 @@ def test_make_run_id_sorts_by_time_and_carries_entropy() -> None:
     rng = random.Random(1)
     now = datetime(2026, 11, 22, 15, 30, 45, tzinfo=UTC)
     first = make_run_id(now, rng)
-    assert first.startswith("20261122-153045-")
+    assert first.startswith("20261122-153045000-")
     assert make_run_id(now, rng) != first
     assert make_run_id((now + timedelta(seconds=1)).astimezone(timezone(timedelta(hours=-9))), rng) > first
 

@@ -256,19 +256,28 @@ def _make_unreadable_grades(row: Mapping[str, Any], graders: Sequence[Grader], e
 
 
 def _combine(grades: Sequence[Grade]) -> GradedRow:
-    if not grades:
-        return UNGRADED
-    total = weight = 0.0
-    passed: bool | None = True
-    for grade in grades:
-        if grade.score is not None:
-            total += grade.weight * grade.score
-            weight += grade.weight
-        if grade.passed is False:
-            passed = False
-        elif grade.passed is None and passed:
-            passed = None
-    return GradedRow(tuple(grades), total / weight if weight else None, passed)
+    score, passed = combine_grades((grade.score, grade.passed, grade.weight) for grade in grades)
+    return GradedRow(tuple(grades), score, passed) if grades else UNGRADED
+
+
+def combine_grades(grades: Iterable[tuple[float | None, bool | None, float]]) -> tuple[float | None, bool | None]:
+    """Return a row's score and verdict from its grades.
+
+    The score is the weighted mean of what was scored. The verdict is false if any grade failed, else None if any could
+    not decide, else true; both are None without grades.
+
+    Args:
+        grades: (score, passed, weight) of each.
+    """
+    total = total_weight = 0.0
+    verdicts: set[bool | None] = set()
+    for score, passed, weight in grades:
+        verdicts.add(passed)
+        if score is not None:
+            total += weight * score
+            total_weight += weight
+    passed_all = None if not verdicts or (None in verdicts and False not in verdicts) else verdicts == {True}
+    return total / total_weight if total_weight else None, passed_all
 
 
 def _check_entry(entry: _Entry, scope: Mapping[str, Any], sample: Sample) -> list[Problem]:
