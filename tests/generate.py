@@ -171,12 +171,13 @@ def _describe_type(value: Mapping[str, Any]) -> str:
     if "const" in value:
         return f"`{json.dumps(value['const'])}`"
     if "enum" in value:
-        return " or ".join(f"`{word}`" for word in value["enum"])
+        return " or ".join(f"`{word if isinstance(word, str) else json.dumps(word)}`" for word in value["enum"])
     return _describe_plain(value)
 
 
 def _describe_plain(value: Mapping[str, Any]) -> str:
     kind = value.get("type")
+    kind = kind[0] if isinstance(kind, list) else kind
     if kind == "array":
         return f"list of {_describe_type(value.get('items', {}))}"
     if kind == "object":

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from evalrun.grader_options import GRADER_OPTIONS, CommonGraderOptions
 from evalrun.job.canonical import encode_json
+from evalrun.job.not_yet import NOT_YET
 from evalrun.options import Job
 
 RawErrors = list[Mapping[str, Any]]
@@ -46,6 +47,7 @@ def build_job_schema() -> dict[str, Any]:
     schema["title"] = "evalrun job"
     schema["properties"]["epochs"] = {**schema["properties"]["repeats"], "description": "Another word for `repeats`."}
     _describe_common_keys(schema)
+    _add_later_keys(schema)
     # A copy by value, so that no caller can change what the adapter keeps.
     copied: dict[str, Any] = orjson.loads(orjson.dumps(schema))
     return copied
@@ -59,3 +61,27 @@ def _describe_common_keys(schema: dict[str, Any]) -> None:
         properties["type"]["description"] = "Which check."
         for key, value in common.items():
             properties[key] = {**properties[key], "description": value["description"]}
+
+
+_HOMES: Mapping[tuple[str, ...], str] = {
+    ("endpoints", "*"): "EndpointOptions",
+    ("models", "*"): "ModelOptions",
+    ("models", "*", "price"): "PriceOptions",
+    ("gate",): "GateOptions",
+    ("report",): "ReportOptions",
+}
+"""Record that holds the keys below a path."""
+
+
+def _add_later_keys(schema: dict[str, Any]) -> None:
+    """Let an editor take the keys of later versions where they do nothing, as `validate` does."""
+    budget: dict[str, Any] = {"type": ["object", "null"], "properties": {}, "additionalProperties": False}
+    schema["properties"]["budget"] = {**budget, "default": None, "description": "Not in this version yet."}
+    for path, (idle_values, purpose) in NOT_YET.items():
+        above, key = tuple(map(str, path[:-1])), str(path[-1])
+        if above == ("budget",):
+            properties = schema["properties"]["budget"]["properties"]
+        else:
+            properties = (schema["$defs"][_HOMES[above]] if above else schema)["properties"]
+        what = f"Not in this version yet ({purpose}); only what does nothing is taken."
+        properties[key] = {"enum": list(idle_values), "default": idle_values[0], "description": what}

@@ -80,9 +80,9 @@ def test_plan_body_follows_the_endpoints_dialect() -> None:
 
 
 def test_request_key_is_the_digest_of_what_is_asked_of_whom() -> None:
-    """The key put together from pieces is the sha256 of the canonical JSON of {v, target, body, repeat}."""
+    """The key put together from pieces is the sha256 of the canonical JSON of {v, target, body, repeat}; case-blind."""
     for request in make_plan(GATEWAY + "samples: [{id: a, q: 'é \"x\"'}]\n").requests():
-        target = {"base_url": "https://api.example.com/v1", "headers": {"X-Team": "red"}}
+        target = {"base_url": "https://api.example.com/v1", "headers": {"x-team": "red"}}
         content = {"v": 1, "target": target, "body": orjson.loads(request.body), "repeat": request.repeat}
         assert request.request_key == make_digest(content)
 
