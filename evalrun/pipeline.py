@@ -6,12 +6,13 @@ on every row, the keys, the simulators and the folder have been checked. What fo
 
 import os
 import random
+import resource
 import secrets
 import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +38,7 @@ from evalrun.store.folder import RunFolder, make_run_id
 from evalrun.store.journal import Journal
 from evalrun.store.journal_index import JournalIndex
 from evalrun.store.journal_scan import read_first_session, scan_journal
+from evalrun.store.manifest import read_manifest
 from evalrun.store.runs import find_run, find_unfinished
 
 TICK_S = 0.1
@@ -44,6 +46,9 @@ TICK_S = 0.1
 
 GRACE_S = 10.0
 """How long requests in flight may finish after an interrupt, in seconds."""
+
+SPARE_FILES = 32
+"""Files that a run opens beside its connections."""
 
 EXIT_BY_SIGNAL: Mapping[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
@@ -141,7 +146,7 @@ async def run_job(settings: RunSettings, *, on_progress: OnProgress = ignore_pro
     began_s = time.monotonic()
     settings = restore_call(settings)
     prepared = prepare(settings, on_progress=on_progress)
-    async with open_targets(prepared) as targets:
+    async with open_targets(prepared) as (targets, target_notes):
         with open_folder(prepared) as (folder, index):
             lanes, notes = plan_lanes(prepared, index)
             on_progress(
@@ -151,7 +156,7 @@ async def run_job(settings: RunSettings, *, on_progress: OnProgress = ignore_pro
                     folder=folder,
                     lanes=[lane.progress for lane in lanes],
                     n_settled=prepared.totals.n_rows - sum(lane.progress.total for lane in lanes),
-                    notes=notes,
+                    notes=[*target_notes, *notes],
                 )
             )
             caught_signal = await ask(prepared, folder, index, lanes, targets, on_progress)
@@ -183,7 +188,17 @@ def restore_call(settings: RunSettings) -> RunSettings:
     folder = _find_resumable(settings, name)
     facts = read_first_session(folder)
     call = facts.get("call", {}) if facts is not None else {}
-    stored, given = call.get("selection", {}), settings.selection
+    stored, given = call.get("selection"), settings.selection
+    if stored is None:
+        return replace(settings, resume_run=str(folder.path))
+    asked = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(given).items()}
+    changed = [key for key, value in asked.items() if value not in (None, [], stored.get(key))]
+    if changed:
+        flags = ", ".join(f"--{key.removesuffix('s')}" for key in changed)
+        raise UsageError(
+            f"a resume asks what the run {folder.run_id} began with; {flags} would leave rows of it out",
+            hint=f"leave out {flags}, or start a new run without --resume",
+        )
     return replace(
         settings,
         resume_run=str(folder.path),
@@ -191,27 +206,58 @@ def restore_call(settings: RunSettings) -> RunSettings:
         variables={**call.get("variables", {}), **settings.variables},
         env_file=settings.env_file or (Path(call["env_file"]) if call.get("env_file") else None),
         selection=Selection(
-            limit=given.limit if given.limit is not None else stored.get("limit"),
-            models=given.models or tuple(stored.get("models", ())),
-            prompts=given.prompts or tuple(stored.get("prompts", ())),
-            where=given.where if given.where is not None else stored.get("where"),
+            limit=stored["limit"],
+            models=tuple(stored["models"]),
+            prompts=tuple(stored["prompts"]),
+            where=stored["where"],
         ),
     )
 
 
 @asynccontextmanager
-async def open_targets(prepared: Prepared) -> AsyncIterator[dict[str, Target]]:
-    """Yield each endpoint that the selection sends to, simulators started or compared, keys read."""
+async def open_targets(prepared: Prepared) -> AsyncIterator[tuple[dict[str, Target], list[str]]]:
+    """Yield each endpoint that the selection sends to, simulators started or compared, keys read; and what to say."""
     endpoints = {name: prepared.loaded.job.endpoints[name] for name in _endpoints_used(prepared)}
     problems = find_missing_keys(prepared.loaded, list(endpoints), prepared.environ)
     if problems:
         raise ConfigError(problems)
     async with AsyncExitStack() as stack:
         base_urls = {name: await _start_simulator(options, stack) for name, options in endpoints.items()}
-        yield {
+        fitted = {name: fit_file_limit(options) for name, options in endpoints.items()}
+        notes = [
+            f"endpoint {name}: concurrency {options.concurrency} instead of {endpoints[name].concurrency}, since this "
+            "process may open no more files (ulimit -n)"
+            for name, options in fitted.items()
+            if options != endpoints[name]
+        ]
+        targets = {
             name: make_target(options, environ=prepared.environ, base_url=base_urls[name])
-            for name, options in endpoints.items()
+            for name, options in fitted.items()
         }
+        yield targets, notes
+
+
+def fit_file_limit(options: EndpointOptions) -> EndpointOptions:
+    """Return the options with no more concurrency than this process may open connections.
+
+    The soft limit of open files is raised first where the system allows it.
+
+    Raises:
+        UsageError: Not even one connection fits.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * options.concurrency + SPARE_FILES  # A simulator in this process holds the other end.
+    if soft < wanted:
+        top = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, top), hard))
+            soft = max(soft, top)
+    fitting = (soft - SPARE_FILES) // 2
+    if fitting >= options.concurrency:
+        return options
+    if fitting < 1:
+        raise UsageError(f"this process may open {soft} files only", hint="raise the limit: ulimit -n 1024")
+    return replace(options, concurrency=fitting)
 
 
 def _endpoints_used(prepared: Prepared) -> list[str]:
@@ -249,9 +295,24 @@ def open_folder(prepared: Prepared) -> Iterator[tuple[RunFolder, JournalIndex]]:
             owner = index.sessions[0].get("job_name") if index.sessions else None
             if owner not in (None, name):
                 raise UsageError(f"the run {folder.run_id} is of the job {owner!r}, not of {name!r}")
+            _check_journal_is_whole(folder, index)
         except StoreError as error:
             raise UsageError(str(error)) from error
         yield folder, index
+
+
+def _check_journal_is_whole(folder: RunFolder, index: JournalIndex) -> None:
+    """Refuse to pay again for what run.json says is done, when the journal no longer holds it."""
+    if not folder.manifest_path.exists():
+        return
+    counts = read_manifest(folder)["counts"]
+    n_done = sum(count for status, count in counts.items() if status in FINISHED)
+    if n_done > len(index):
+        raise UsageError(
+            f"run.json of {folder.run_id} counts {n_done} rows that are done, its journal knows {len(index)}; "
+            "a resume would ask and pay for the others again",
+            hint="put the journal/ folder back, or start a new run without --resume",
+        )
 
 
 def _find_resumable(settings: RunSettings, name: str) -> RunFolder:
@@ -352,8 +413,7 @@ async def ask(
     """Dispatch every lane into the journal. Returns the signal that ended it early, None when none did."""
     stop, caught = StopSignal(), _CaughtSignal()
     failure: Exception | None = None
-    with Journal(folder, durability=prepared.loaded.job.durability, index=index) as journal:
-        journal.append_session(_session_facts(prepared, folder))
+    with _open_journal(prepared, folder, index) as journal:
         async with anyio.create_task_group() as group:
             group.start_soon(_watch_signals, stop, caught, group, on_progress)
             group.start_soon(_tick, lanes, on_progress)
@@ -372,6 +432,16 @@ async def ask(
     if failure is not None:
         raise failure
     return caught.number
+
+
+def _open_journal(prepared: Prepared, folder: RunFolder, index: JournalIndex) -> Journal:
+    """Return the journal with the facts of this call; what the disk refuses here is found before sending."""
+    try:
+        journal = Journal(folder, durability=prepared.loaded.job.durability, index=index)
+        journal.append_session(_session_facts(prepared, folder))
+    except StoreError as error:
+        raise UsageError(str(error)) from error
+    return journal
 
 
 def _session_facts(prepared: Prepared, folder: RunFolder) -> dict[str, Any]:

@@ -102,6 +102,8 @@ class Template:
         try:
             self.names = frozenset(meta.find_undeclared_variables(_ENVIRONMENT.parse(text))) - {"range"}
             self._render = _ENVIRONMENT.from_string(text).generate
+        except RecursionError as error:
+            raise PromptError("the template is nested too deeply", where=self.where) from error
         except jinja2.TemplateSyntaxError as error:
             raise PromptError(
                 f"the template does not compile: {error.message} (line {error.lineno} of the template)",
@@ -136,7 +138,7 @@ class Template:
         except PromptError:
             raise
         except Exception as error:  # Whatever an expression raises is the template author's to mend.
-            raise PromptError(f"the template fails: {error!s}", where=self.where) from error
+            raise PromptError(f"the template fails: {_describe_error(error)}", where=self.where) from error
         return text.replace(_CARRIAGE_RETURN, "\r")
 
     def _gather(self, pieces: Any) -> str:
@@ -193,6 +195,11 @@ class Expression:
             ) from error
         except Exception as error:  # Whatever an expression raises is the job author's to mend.
             raise PromptError(f"the expression {self.source!r} fails: {error!s}", where=self.where) from error
+
+
+def _describe_error(error: Exception) -> str:
+    """Return what an error says, or its kind when it says nothing."""
+    return str(error) or type(error).__name__
 
 
 def make_scope(row: Mapping[str, Any], *, sample_id: str, repeat: int, vars_: Mapping[str, Any]) -> dict[str, Any]:

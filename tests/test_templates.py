@@ -73,6 +73,16 @@ def test_source_that_does_not_compile_is_an_error(source: str) -> None:
         Template(source, where="job.yaml:1")
 
 
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "nested too deeply"), ("{{ 'a'|center(9 ** 30) }}", "fails: ")],
+)
+def test_a_template_out_of_bounds_says_why(source: str, problem: str) -> None:
+    """What Python itself refuses is an error of the template, with a reason."""
+    with pytest.raises(PromptError, match=problem + "|too large|overflow"):
+        render(source)
+
+
 def test_an_undefined_name_is_told_with_what_there_is() -> None:
     """The message names the missing column and lists the columns."""
     with pytest.raises(PromptError, match=r"'quesion' is undefined\n    the sample has: id, question"):

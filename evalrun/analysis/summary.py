@@ -55,8 +55,8 @@ def summarize(results: pl.LazyFrame | Path, grades: pl.LazyFrame | Path, *, is_s
         grades: Table with the columns of grades.parquet, or its path.
         is_simulated: Whether any endpoint was a simulator.
     """
-    rows = pl.scan_parquet(results) if isinstance(results, Path) else results
-    marks = pl.scan_parquet(grades) if isinstance(grades, Path) else grades
+    rows = pl.scan_parquet(results, glob=False) if isinstance(results, Path) else results
+    marks = pl.scan_parquet(grades, glob=False) if isinstance(grades, Path) else grades
     frames = _collect(rows, marks)
     keys = [_Arm(*key) for key in frames.arms.select(_ARM).iter_rows()]
     arms = [_build_arm(index, frames) for index in range(len(keys))]

@@ -71,10 +71,10 @@ class PatientStream:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Write, or drop the text when nobody reads."""
+        """Write, or drop the text when nobody reads or nothing more fits."""
         try:
             return self._stream.write(text)
-        except BrokenPipeError:
+        except OSError:
             self._give_up()
             return len(text)
 
@@ -82,7 +82,7 @@ class PatientStream:
         """Flush, unless nobody reads."""
         try:
             self._stream.flush()
-        except BrokenPipeError:
+        except OSError:
             self._give_up()
 
     def _give_up(self) -> None:
@@ -92,8 +92,18 @@ class PatientStream:
 
 
 def make_streams_patient() -> None:
-    """Let stdout and stderr outlive their readers, and take signs that their encoding lacks."""
+    """Let stdout and stderr outlive their readers, and take signs that their encoding lacks.
+
+    A standard stream that was closed before the start is opened on nothing, lest a file or socket takes its number.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
     for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, io.TextIOWrapper(io.FileIO(os.devnull, "w"), encoding="utf-8"))
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -21,7 +21,7 @@ reports_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 
 _JOB_OPTIONS = (
-    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N samples."),
+    click.option("--limit", type=click.IntRange(1, 10**12), metavar="N", help="Only the first N samples."),
     click.option("--model", "models", multiple=True, metavar="GLOB", help="Only these models; repeatable."),
     click.option("--prompt", "prompts", multiple=True, metavar="GLOB", help="Only these prompts; repeatable."),
     click.option("--where", metavar="EXPR", help="Only samples for which the expression holds."),

@@ -113,7 +113,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EvalrunError as error:
         print_error(f"{error}\n    ({type(error).__name__}; docs/messages.md has a paragraph on `{error.slug}`)")
         return 5
-    except Exception as error:  # noqa: BLE001 - the one place where an unexpected error becomes an exit code
+    except (SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - the one place where an unexpected error becomes an exit code
         print_error(_report_defect(error))
         return 5
     return result if isinstance(result, int) else 0

@@ -124,9 +124,10 @@ def _describe_odd_rows(summary: Summary) -> list[str]:
 
 def _describe_reasons(manifest: Mapping[str, Any]) -> list[str]:
     """Return why lanes stopped, and one example of each other error, in the server's words."""
-    stops = {lane["stopped_by"]: lane for lane in manifest["lanes"] if lane["stopped_by"] is not None}
-    reasons = [f"  {lane['model']} stopped: {lane['stop_message']}" for lane in stops.values()]
-    examples = {code: text for code, text in manifest["error_examples"].items() if code not in stops}
+    stopped = [lane for lane in manifest["lanes"] if lane["stopped_by"] is not None]
+    reasons = [f"  {lane['model']} stopped: {lane['stop_message']}" for lane in stopped]
+    codes = {lane["stopped_by"] for lane in stopped}
+    examples = {code: text for code, text in manifest["error_examples"].items() if code not in codes}
     reasons += [f"  {code}: {text[:MAX_REASON_CHARS]}" for code, text in examples.items() if code != "lane_stopped"]
     return reasons
 

@@ -8,7 +8,7 @@ import pytest
 
 from evalrun.cli.main import main
 from tests.cli.processes import find_run_folder
-from tests.fake_endpoint import FakeEndpoint, reply_error, reply_text
+from tests.fake_endpoint import FakeEndpoint, FakeReply, reply_error, reply_text
 
 JOB = """\
 endpoints:
@@ -146,3 +146,66 @@ def test_stopped_lane_is_named_whatever_the_models_are_called(tmp_path: Path) ->
         (tmp_path / "job.yaml").write_text(job, encoding="utf-8")
         assert run_job(tmp_path) == 3
     assert set(load_results(tmp_path)["error_code"]) == {"quota", "lane_stopped"}
+
+
+def test_resume_does_not_narrow_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Flags that would leave rows of the run out are refused; the same flags as at its start are not."""
+    with FakeEndpoint(default=reply_text("yes")) as endpoint:
+        start(tmp_path, endpoint)
+        assert run_job(tmp_path, "--resume", "--limit", "2") == 2
+        assert len(endpoint.requests) == 4
+        assert "--limit would leave rows of it out" in capsys.readouterr().err
+        assert run_job(tmp_path, "--resume") == 0
+
+
+def test_resume_of_an_emptied_journal_pays_for_nothing_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """When the journal no longer holds what run.json says is done, a resume is refused."""
+    with FakeEndpoint(default=reply_text("yes")) as endpoint:
+        start(tmp_path, endpoint)
+        for segment in (find_run_folder(tmp_path) / "journal").iterdir():
+            segment.write_bytes(b"")
+        assert run_job(tmp_path, "--resume") == 2
+        assert len(endpoint.requests) == 4
+    assert "would ask and pay for the others again" in capsys.readouterr().err
+
+
+def test_folder_of_any_name_holds_a_run(tmp_path: Path) -> None:
+    """A run folder below a path with glob characters is written and read like any other."""
+    folder = tmp_path / "out[1]*"
+    folder.mkdir()
+    with FakeEndpoint(default=reply_text("yes")) as endpoint:
+        write_samples(folder, {"a": "one?"})
+        (folder / "job.yaml").write_text(JOB.format(url=endpoint.base_url), encoding="utf-8")
+        assert run_job(folder) == 0
+    assert main(["report", str(next(folder.glob("reports/job/*")))]) == 0
+
+
+@pytest.mark.parametrize("status", [200, 400, 401])
+def test_key_that_the_server_echoes_is_nowhere_kept(
+    tmp_path: Path, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A key in a reply, however JSON escapes its signs, is in no file of the run and not on the terminal."""
+    key = "sk-canary-7Yq/zz+Qx"
+    monkeypatch.setenv("CANARY", key)
+    escaped = [key.replace("+", r"\u002B"), key.replace("/", r"\/"), "".join(f"\\u{ord(sign):04x}" for sign in key)]
+    text = f"{key} {' '.join(escaped)}"
+    if status == 200:
+        body = (
+            '{"choices": [{"index": 0, "message": {"role": "assistant", "content": "TEXT"}, "finish_reason": "stop"}]}'
+        )
+    else:
+        body = '{"error": {"message": "TEXT", "code": null}}'
+    reply = FakeReply(status=status, body=body.replace("TEXT", text).encode())
+    with FakeEndpoint(default=reply) as endpoint:
+        write_samples(tmp_path, {"a": "one?"})
+        job = JOB.format(url=endpoint.base_url).replace("concurrency: 2,", "concurrency: 2, api_key_env: CANARY,")
+        (tmp_path / "job.yaml").write_text(job, encoding="utf-8")
+        run_job(tmp_path)
+        assert endpoint.requests[0].headers["authorization"] == f"Bearer {key}"
+    folder = find_run_folder(tmp_path)
+    tables = [pl.read_parquet(path).write_json() for path in folder.glob("*.parquet")]
+    texts = [path.read_bytes().decode(errors="replace") for path in folder.rglob("*") if path.is_file()]
+    shown = capsys.readouterr()
+    assert [text for text in [*tables, *texts, shown.out, shown.err] if key in text] == []
