@@ -14,8 +14,9 @@ import anyio
 
 from evalrun.closing import RunResult, load_result
 from evalrun.job.plan import Selection
-from evalrun.pipeline import RunSettings, run_job
+from evalrun.pipeline import run_job
 from evalrun.records import Summary, Verdict
+from evalrun.resuming import RunSettings
 from evalrun.store.folder import RunFolder
 from evalrun.store.runs import find_run
 

@@ -7,15 +7,13 @@ on every row, the keys, the simulators and the folder have been checked. What fo
 import os
 import random
 import resource
-import secrets
 import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -27,19 +25,17 @@ from evalrun.closing import RunResult, close_run, is_settled, make_grader_set
 from evalrun.dispatch.dispatcher import LaneWork, StopSignal, dispatch
 from evalrun.dispatch.transport import Target, make_target
 from evalrun.errors import ConfigError, StoreError, UsageError
-from evalrun.job.config import LoadedJob, find_missing_keys, load_env_file, load_job
+from evalrun.job.config import LoadedJob, find_missing_keys
 from evalrun.job.estimate import PlanTotals
-from evalrun.job.plan import Plan, Selection
+from evalrun.job.plan import Plan
 from evalrun.options import EndpointOptions
 from evalrun.records import FINISHED, LaneProgress, Request
+from evalrun.resuming import RunSettings, describe_call, load_for, open_folder, restore_call
 from evalrun.simulator.remote import check_running_simulator
 from evalrun.simulator.server import serve
-from evalrun.store.folder import RunFolder, make_run_id
+from evalrun.store.folder import RunFolder
 from evalrun.store.journal import Journal
 from evalrun.store.journal_index import JournalIndex
-from evalrun.store.journal_scan import read_first_session, scan_journal
-from evalrun.store.manifest import read_manifest
-from evalrun.store.runs import find_run, find_unfinished
 
 TICK_S = 0.1
 """How often progress is shown, in seconds."""
@@ -51,29 +47,6 @@ SPARE_FILES = 32
 """Files that a run opens beside its connections."""
 
 EXIT_BY_SIGNAL: Mapping[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunSettings:
-    """What the command line, or a Python caller, says beside the job."""
-
-    job_path: Path
-    reports_dir: Path = Path("reports")
-    overrides: Sequence[str] = ()
-    """`--set`: `models[gpt-5.1].params.temperature=0`."""
-    variables: Mapping[str, str] = field(default_factory=dict)
-    """`--var`."""
-    env_file: Path | None = None
-    selection: Selection = field(default_factory=Selection)
-    resume: bool = False
-    """Go on with an unfinished run."""
-    resume_run: str | None = None
-    """Which one; None = the job's newest unfinished run."""
-    repair: bool = False
-    """A resume keeps what is good of a damaged journal."""
-    retry_all_errors: bool = False
-    """A resume asks rows with permanent errors again, too."""
-    is_gate_wanted: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +92,7 @@ def prepare(settings: RunSettings, *, on_progress: OnProgress = ignore_progress)
         AuthorError: Anything the job's author must mend, every problem at once.
     """
     environ = dict(os.environ)
-    loaded = _load(settings, environ)
+    loaded = load_for(settings, environ)
     plan = Plan(loaded, settings.selection)
     graders = make_grader_set(loaded)
     totals = plan.check(
@@ -127,13 +100,6 @@ def prepare(settings: RunSettings, *, on_progress: OnProgress = ignore_progress)
         on_progress=lambda n_checked: on_progress(Progress(stage="checking", n_checked=n_checked)),
     )
     return Prepared(settings=settings, loaded=loaded, plan=plan, graders=graders, totals=totals, environ=environ)
-
-
-def _load(settings: RunSettings, environ: dict[str, str]) -> LoadedJob:
-    """Load the job; the variables of `--env-file` are added to the environment given."""
-    if settings.env_file is not None:
-        environ |= load_env_file(settings.env_file)
-    return load_job(settings.job_path, overrides=settings.overrides, variables=settings.variables, environ=environ)
 
 
 async def run_job(settings: RunSettings, *, on_progress: OnProgress = ignore_progress) -> RunResult:
@@ -147,7 +113,7 @@ async def run_job(settings: RunSettings, *, on_progress: OnProgress = ignore_pro
     settings = restore_call(settings)
     prepared = prepare(settings, on_progress=on_progress)
     async with open_targets(prepared) as (targets, target_notes):
-        with open_folder(prepared) as (folder, index):
+        with open_folder(settings, prepared.loaded.name) as (folder, index):
             lanes, notes = plan_lanes(prepared, index)
             on_progress(
                 Progress(
@@ -174,44 +140,6 @@ async def run_job(settings: RunSettings, *, on_progress: OnProgress = ignore_pro
                 is_gate_wanted=settings.is_gate_wanted,
                 interrupted_exit_code=EXIT_BY_SIGNAL.get(caught_signal) if caught_signal else None,
             )
-
-
-def restore_call(settings: RunSettings) -> RunSettings:
-    """Return the settings of a resume with what the run's first call narrowed or changed, unless it is given anew.
-
-    Raises:
-        UsageError: There is nothing to resume.
-    """
-    if not settings.resume:
-        return settings
-    name = "" if settings.resume_run is not None else _load(settings, dict(os.environ)).name
-    folder = _find_resumable(settings, name)
-    facts = read_first_session(folder)
-    call = facts.get("call", {}) if facts is not None else {}
-    stored, given = call.get("selection"), settings.selection
-    if stored is None:
-        return replace(settings, resume_run=str(folder.path))
-    asked = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(given).items()}
-    changed = [key for key, value in asked.items() if value not in (None, [], stored.get(key))]
-    if changed:
-        flags = ", ".join(f"--{key.removesuffix('s')}" for key in changed)
-        raise UsageError(
-            f"a resume asks what the run {folder.run_id} began with; {flags} would leave rows of it out",
-            hint=f"leave out {flags}, or start a new run without --resume",
-        )
-    return replace(
-        settings,
-        resume_run=str(folder.path),
-        overrides=(*call.get("overrides", ()), *settings.overrides),
-        variables={**call.get("variables", {}), **settings.variables},
-        env_file=settings.env_file or (Path(call["env_file"]) if call.get("env_file") else None),
-        selection=Selection(
-            limit=stored["limit"],
-            models=tuple(stored["models"]),
-            prompts=tuple(stored["prompts"]),
-            where=stored["where"],
-        ),
-    )
 
 
 @asynccontextmanager
@@ -273,58 +201,6 @@ async def _start_simulator(options: EndpointOptions, stack: AsyncExitStack) -> s
         return options.simulator.url.rstrip("/") + "/chat"
     simulator = await stack.enter_async_context(serve(options.simulator))
     return simulator.url + "/chat"
-
-
-@contextmanager
-def open_folder(prepared: Prepared) -> Iterator[tuple[RunFolder, JournalIndex]]:
-    """Yield the locked run folder, new or resumed, and what its journal holds.
-
-    Raises:
-        UsageError: There is nothing to resume, or the folder cannot be written; nothing was sent.
-    """
-    settings, name = prepared.settings, prepared.loaded.name
-    with ExitStack() as stack:
-        try:
-            if settings.resume:
-                folder = _find_resumable(settings, name)
-            else:
-                run_id = make_run_id(datetime.now(UTC), secrets.SystemRandom())
-                folder = RunFolder.create(settings.reports_dir, name, run_id)
-            stack.enter_context(folder.lock())
-            index = stack.enter_context(scan_journal(folder, for_append=True, repair=settings.repair))
-            owner = index.sessions[0].get("job_name") if index.sessions else None
-            if owner not in (None, name):
-                raise UsageError(f"the run {folder.run_id} is of the job {owner!r}, not of {name!r}")
-            _check_journal_is_whole(folder, index)
-        except StoreError as error:
-            raise UsageError(str(error)) from error
-        yield folder, index
-
-
-def _check_journal_is_whole(folder: RunFolder, index: JournalIndex) -> None:
-    """Refuse to pay again for what run.json says is done, when the journal no longer holds it."""
-    if not folder.manifest_path.exists():
-        return
-    counts = read_manifest(folder)["counts"]
-    n_done = sum(count for status, count in counts.items() if status in FINISHED)
-    if n_done > len(index):
-        raise UsageError(
-            f"run.json of {folder.run_id} counts {n_done} rows that are done, its journal knows {len(index)}; "
-            "a resume would ask and pay for the others again",
-            hint="put the journal/ folder back, or start a new run without --resume",
-        )
-
-
-def _find_resumable(settings: RunSettings, name: str) -> RunFolder:
-    if settings.resume_run is not None:
-        return find_run(settings.resume_run, reports_dir=settings.reports_dir)
-    folder = find_unfinished(name, settings.reports_dir)
-    if folder is None:
-        raise UsageError(
-            f"no unfinished run of {name!r} below {settings.reports_dir}",
-            hint="leave out --resume to start a new run; `evalrun list` shows all runs",
-        )
-    return folder
 
 
 def plan_lanes(prepared: Prepared, index: JournalIndex) -> tuple[list[LaneWork], list[str]]:
@@ -455,16 +331,6 @@ def _session_facts(prepared: Prepared, folder: RunFolder) -> dict[str, Any]:
         "dataset_digest": prepared.totals.dataset_digest,
         "n_rows": prepared.totals.n_rows,
         "call": describe_call(prepared.settings),
-    }
-
-
-def describe_call(settings: RunSettings) -> dict[str, Any]:
-    """Return what a call narrows or changes, as JSON values: a resume and a new grading begin from it."""
-    return {
-        "overrides": list(settings.overrides),
-        "variables": dict(settings.variables),
-        "env_file": str(settings.env_file.absolute()) if settings.env_file is not None else None,
-        "selection": asdict(settings.selection),
     }
 
 

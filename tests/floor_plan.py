@@ -6,8 +6,8 @@
 GROUND = {"errors": 0, "records": 1, "grader_options": 1, "options": 2, "cost": 3, "templates": 3}
 """Ground floor and how high each module stands: errors < records, options < cost, templates."""
 
-HALL = ("closing", "pipeline")
-"""Join the rooms into a run; `closing` is the half that sends nothing."""
+HALL = ("closing", "resuming", "pipeline")
+"""Join the rooms into a run: `closing` is the half that sends nothing, `resuming` finds the run folder."""
 
 ROOF = ("cli", "api", "__main__", "__init__")
 """Words in, exit code out."""

@@ -9,7 +9,7 @@ import click
 from evalrun.errors import UsageError
 
 if TYPE_CHECKING:
-    from evalrun.pipeline import RunSettings
+    from evalrun.resuming import RunSettings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -58,7 +58,7 @@ def make_settings(job: Path, options: dict[str, Any], **more: Any) -> "RunSettin
         UsageError: `--var` without `=`.
     """
     from evalrun.job.plan import Selection
-    from evalrun.pipeline import RunSettings
+    from evalrun.resuming import RunSettings
 
     overrides = list(options["overrides"])
     if options["repeats"] is not None:
