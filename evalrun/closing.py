@@ -74,7 +74,7 @@ def make_grader_set(loaded: LoadedJob) -> GraderSet:
     return GraderSet(job.graders, job.defaults.graders, vars_=job.vars, where=loaded.where, inline_samples=job.samples)
 
 
-def is_settled(entry: Entry | None, request: Request, retry_all_errors: bool) -> bool:  # noqa: FBT001 - one flag, named at its source
+def is_settled(entry: Entry | None, request: Request, *, retry_all_errors: bool) -> bool:
     """Return whether a resume leaves this row alone.
 
     Args:
@@ -191,11 +191,8 @@ def regrade(folder: RunFolder, loaded: LoadedJob) -> RunResult:
     _check_graders(folder, loaded, graders)
     digests = {**manifest["digests"], "graders": graders.digest}
 
-    def rows() -> Iterator[ResultAndGrades]:
-        for row in scan_rows(folder.results_path):
-            yield _grade(row, graders)
-
-    write_results(folder, rows(), _table_facts(folder, digests, is_simulated=manifest["is_simulated"]))
+    rows = (_grade(row, graders) for row in scan_rows(folder.results_path))
+    write_results(folder, rows, _table_facts(folder, digests, is_simulated=manifest["is_simulated"]))
     manifest = {**manifest, "digests": digests, "graded_at": datetime.now(UTC).isoformat(timespec="milliseconds")}
     return _judge_and_render(folder, manifest, job=loaded.job, is_gate_wanted=True, interrupted_exit_code=None)
 

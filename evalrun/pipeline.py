@@ -217,7 +217,9 @@ def plan_lanes(prepared: Prepared, index: JournalIndex) -> tuple[list[LaneWork],
         for request in prepared.plan.requests():
             entry = index.get(request.row_id)
             n_changed += entry is not None and entry.request_key != request.request_key
-            todo[lane_by_model[request.model]] += not is_settled(entry, request, prepared.settings.retry_all_errors)
+            todo[lane_by_model[request.model]] += not is_settled(
+                entry, request, retry_all_errors=prepared.settings.retry_all_errors
+            )
     else:
         for estimate in prepared.totals.models:
             model = next(model for model in prepared.plan.models if model.name == estimate.model)
@@ -239,7 +241,7 @@ def _iterate_unsettled(prepared: Prepared, index: JournalIndex, models: Sequence
         entry = index.get(request.row_id)
         if entry is None:
             yield request
-        elif not is_settled(entry, request, prepared.settings.retry_all_errors):
+        elif not is_settled(entry, request, retry_all_errors=prepared.settings.retry_all_errors):
             billed_usd = entry.billed_usd
             if entry.status in FINISHED:
                 outcome = index.read_outcome(request.row_id)

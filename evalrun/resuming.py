@@ -55,10 +55,10 @@ def load_for(settings: RunSettings, environ: dict[str, str]) -> LoadedJob:
 
 
 def restore_call(settings: RunSettings) -> RunSettings:
-    """Return the settings of a resume with what the run's first call narrowed or changed, unless it is given anew.
+    """Return the settings of a resume with what the run's first call narrowed or changed; new changes go on top.
 
     Raises:
-        UsageError: There is nothing to resume.
+        UsageError: There is nothing to resume, or a flag would leave rows of the run out.
     """
     if not settings.resume:
         return settings

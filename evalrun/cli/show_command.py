@@ -66,19 +66,20 @@ def command(  # noqa: PLR0913 - one argument for each option
     """Show RUN's rows, failing ones first."""
     folder = open_run(run, reports_dir=reports_dir)
     mend_grades(folder)
+    manifest = read_manifest(folder)
     chosen = _choose_rows(folder, _make_filter(filters), is_failed_only=failed, limit=limit)
     if any(filters.values()) and not failed:
         chosen = _require_any(chosen, folder)
     if as_json:
         output_format = "json"
     if output_format == "jsonl":
-        _write_jsonl(chosen, is_simulated=read_manifest(folder)["is_simulated"])
+        _write_jsonl(chosen, is_simulated=manifest["is_simulated"])
     elif output_format == "json":
-        _write_json(folder, chosen)
+        _write_json(chosen, manifest)
     elif output_format == "csv":
-        _write_csv(chosen, is_simulated=read_manifest(folder)["is_simulated"])
+        _write_csv(chosen, is_simulated=manifest["is_simulated"])
     else:
-        _write_text(folder, chosen, excerpt_chars=None if full else EXCERPT_CHARS, is_raw=raw, limit=limit)
+        _write_text(folder, chosen, manifest, excerpt_chars=None if full else EXCERPT_CHARS, is_raw=raw, limit=limit)
 
 
 def is_failing(row: Row) -> bool:
@@ -120,7 +121,10 @@ def _require_any(chosen: Iterator[Graded], folder: RunFolder) -> Iterator[Graded
     """
     first = next(chosen, None)
     if first is None:
-        kinds = {name: {str(row[name]) for row in scan_rows(folder.results_path, [name])} for name in _FILTERED}
+        kinds: dict[str, set[str]] = {name: set() for name in _FILTERED}
+        for row in scan_rows(folder.results_path, _FILTERED):
+            for name, values in kinds.items():
+                values.add(str(row[name]))
         known = "; ".join(f"{name}: {', '.join(sorted(values)[:12])}" for name, values in kinds.items())
         raise UsageError(f"no row of {folder.run_id} matches the filters", hint=f"there are: {known}")
     return itertools.chain([first], chosen)
@@ -132,10 +136,10 @@ def _write_jsonl(chosen: Iterator[Graded], *, is_simulated: bool) -> None:
         sys.stdout.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
 
 
-def _write_json(folder: RunFolder, chosen: Iterator[Graded]) -> None:
+def _write_json(chosen: Iterator[Graded], manifest: Mapping[str, Any]) -> None:
     rows = [{**row, "grades": [dict(grade) for grade in grades]} for row, grades in chosen]
-    simulated = read_manifest(folder)["is_simulated"]
-    print_json({"schema_version": SCHEMA_VERSION, "run_id": folder.run_id, "simulated": simulated, "rows": rows})
+    facts = {"schema_version": SCHEMA_VERSION, "run_id": manifest["run_id"], "simulated": manifest["is_simulated"]}
+    print_json({**facts, "rows": rows})
 
 
 def _write_csv(chosen: Iterator[Graded], *, is_simulated: bool) -> None:
@@ -160,9 +164,14 @@ def escape_formula(cell: str) -> str:
 
 
 def _write_text(
-    folder: RunFolder, chosen: Iterator[Graded], *, excerpt_chars: int | None, is_raw: bool, limit: int
+    folder: RunFolder,
+    chosen: Iterator[Graded],
+    manifest: Mapping[str, Any],
+    *,
+    excerpt_chars: int | None,
+    is_raw: bool,
+    limit: int,
 ) -> None:
-    manifest = read_manifest(folder)
     n_repeats = manifest["job"].get("repeats", manifest["job"].get("epochs", 1))
     if manifest["is_simulated"]:
         click.echo(SIMULATED)

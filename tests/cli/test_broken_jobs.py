@@ -86,6 +86,13 @@ def run_broken(folder: Path, *, url: str, job: str = JOB, rows: str = GOOD_ROWS)
     return main(["run", str(folder / "job.yaml"), "-o", str(folder / "reports")])
 
 
+def assert_refused(exit_code: int, url: str, message: str, *, where: str, what: str) -> None:
+    """Assert exit 2, not one request at the simulator, and a message with its place and its matter."""
+    assert (exit_code, load_ledger(url)["totals"]["requests"]) == (2, 0)
+    assert where in message
+    assert what in message
+
+
 @pytest.mark.parametrize("name", BROKEN_JOBS)
 def test_broken_job_is_refused_before_any_request(
     name: str, tmp_path: Path, url: str, capsys: pytest.CaptureFixture[str]
@@ -93,10 +100,7 @@ def test_broken_job_is_refused_before_any_request(
     """A broken job ends with exit 2, names file and line, says what is wrong, and sends nothing."""
     job, where, what = BROKEN_JOBS[name]
     exit_code = run_broken(tmp_path, url=url, job=job)
-    message = capsys.readouterr().err
-    assert (exit_code, load_ledger(url)["totals"]["requests"]) == (2, 0)
-    assert where in message
-    assert what in message
+    assert_refused(exit_code, url, capsys.readouterr().err, where=where, what=what)
 
 
 @pytest.mark.parametrize("name", BROKEN_DATASETS)
@@ -106,10 +110,7 @@ def test_broken_dataset_is_refused_before_any_request(
     """A broken dataset ends with exit 2, names file and line, says what is wrong, and sends nothing."""
     rows, where, what = BROKEN_DATASETS[name]
     exit_code = run_broken(tmp_path, url=url, rows=rows)
-    message = capsys.readouterr().err
-    assert (exit_code, load_ledger(url)["totals"]["requests"]) == (2, 0)
-    assert where in message
-    assert what in message
+    assert_refused(exit_code, url, capsys.readouterr().err, where=where, what=what)
 
 
 def test_all_errors_are_reported_at_once(tmp_path: Path, url: str, capsys: pytest.CaptureFixture[str]) -> None:
