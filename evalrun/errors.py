@@ -107,6 +107,7 @@ class ApiError(EvalrunError):
         request_id: The server's id of the exchange; None when it named none.
         was_sent: True when the request body had left, so that it may have been billed.
         bytes_received: Size of the reply body as received, in bytes.
+        first_token_s: Seconds from send to the first token of a streamed reply; None when none came.
     """
 
     slug = "api"
@@ -123,6 +124,7 @@ class ApiError(EvalrunError):
         request_id: str | None = None,
         was_sent: bool = True,
         bytes_received: int = 0,
+        first_token_s: float | None = None,
     ) -> None:
         """Keep the facts of the failed exchange."""
         super().__init__(message)
@@ -135,6 +137,7 @@ class ApiError(EvalrunError):
         self.request_id = request_id
         self.was_sent = was_sent
         self.bytes_received = bytes_received
+        self.first_token_s = first_token_s
 
 
 class TransientError(ApiError):

@@ -36,9 +36,9 @@ class TimeoutOptions(_Options):
     connect: Seconds = 10.0
     """Until the connection stands, TLS included."""
     first_byte: Seconds | None = None
-    """From the body's last byte to the reply's first; default: no limit of its own."""
+    """From the body's last byte to the reply's first; default: 120 for streamed replies, else no limit of its own."""
     idle: Seconds | None = None
-    """Between two reads of the reply; default: no limit of its own."""
+    """Between two reads of the reply; default: 60 for streamed replies, else no limit of its own."""
     total: Seconds = 600.0
     """Whole attempt, from connect to the last byte."""
 
@@ -60,6 +60,33 @@ class RetryOptions(_Options):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedLimits(_Options):
+    """Rate limits and quota of one simulated model; null = none."""
+
+    requests_per_minute: Annotated[float, Gt(0)] | None = None
+    """Requests a client may send in a minute."""
+    tokens_per_minute: Annotated[float, Gt(0)] | None = None
+    """Tokens, prompt and most possible output, that a client may ask for in a minute."""
+    concurrency: Count | None = None
+    """Requests that may be under way at once."""
+    window_s: Annotated[float, Gt(0), Le(3600)] | None = None
+    """Limits count in fixed windows of so many seconds, a minute's share each; default: a bucket that refills
+    steadily."""
+    rejected_count: bool = False
+    """Whether a refused request uses up the limit too."""
+    max_growth: Annotated[float, Gt(1)] | None = None
+    """Most growth of the request rate from one 10-second window to the next; above it: 503 slow_down."""
+    quota_tokens: Annotated[int, Ge(0)] | None = None
+    """Tokens after which every request is refused with 429 insufficient_quota."""
+    retry_after: Literal["seconds", "ms", "float", "date", "none"] = "seconds"
+    """Form of Retry-After in a 429."""
+    headers: Literal["openai", "azure", "anthropic", "groq", "together", "fireworks", "none"] = "none"
+    """Dialect of the rate-limit headers that every reply carries."""
+    max_duration_s: Seconds | None = None
+    """A reply that is not streamed and takes longer is cut off with 504, as proxies do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileOptions(_Options):
     """How one simulated model behaves."""
 
@@ -73,6 +100,24 @@ class ProfileOptions(_Options):
     """Chance that an attempt answers 503."""
     style: Literal["plain", "sentence", "reasoned"] = "plain"
     """How the answer is wrapped: alone, in a sentence, or after a line of reasoning."""
+    first_token_ms: Annotated[float, Ge(0), Le(600_000)] | None = None
+    """Median time to the first token of a streamed reply; default: `latency_ms`, spread over the tokens."""
+    tokens_per_s: Annotated[float, Gt(0), Le(1_000_000)] | None = None
+    """Speed of a streamed reply once it has begun; default: what `latency_ms` leaves."""
+    reasoning_tokens: Annotated[int, Ge(0), Le(1_000_000)] = 0
+    """Reasoning tokens of each reply, billed within completion_tokens; above 0 a reasoning text is sent too."""
+    cached_share: Ratio = 0.0
+    """Share of the prompt tokens that is reported as read from the cache."""
+    usage: Literal["openai", "deepseek", "gemini", "openrouter", "none"] = "openai"
+    """Dialect in which token counts are reported; `none` reports none."""
+    answers_as: Text | None = None
+    """Model id in the reply; default: the one asked for."""
+    service_tier: Text | None = None
+    """Service tier in the reply, whatever was asked for; default: `default`, or the one asked for."""
+    limits: SimulatedLimits = field(default_factory=SimulatedLimits)
+    """Rate limits and quota."""
+    quirks: Mapping[Text, Ratio] = field(default_factory=dict)
+    """Misbehaviour by id (`evalrun simulate --list-quirks`) and the share of attempts it befalls: {Q09: 0.1}."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +159,10 @@ class EndpointOptions(_Options):
     """Name of the environment variable that holds the key; sent as `Authorization: Bearer`."""
     concurrency: Annotated[int, Ge(1), Le(10_000)] = 32
     """Most requests in flight, over all models of the endpoint."""
+    stream: bool = False
+    """Ask for streamed replies: measures the time to the first token, and outlives proxies that cut long calls."""
+    stream_options: Mapping[str, Any] = field(default_factory=lambda: {"include_usage": True})
+    """Sent with streamed requests; `drop_params: [stream_options]` leaves it out."""
     timeout_s: TimeoutOptions = field(default_factory=TimeoutOptions)
     """Deadlines of one attempt."""
     retry: RetryOptions = field(default_factory=RetryOptions)
@@ -126,6 +175,8 @@ class EndpointOptions(_Options):
     """Dialects: {max_tokens: max_completion_tokens}."""
     drop_params: tuple[str, ...] = ()
     """Parameters that the endpoint does not take."""
+    profile: Text | None = None
+    """Named set of known facts about a provider (docs/profiles.md); the endpoint's own keys come first."""
     allow_http: bool = False
     """Allow plain http:// to a host that is not loopback."""
     transport: Literal["httpx"] | None = None

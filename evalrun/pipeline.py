@@ -99,6 +99,8 @@ def prepare(settings: RunSettings, *, on_progress: OnProgress = ignore_progress)
         check_sample=graders.check_sample,
         on_progress=lambda n_checked: on_progress(Progress(stage="checking", n_checked=n_checked)),
     )
+    # What the rows gave cause to warn of is shown wherever the job's own warnings are.
+    loaded = replace(loaded, warnings=(*loaded.warnings, *totals.warnings))
     return Prepared(settings=settings, loaded=loaded, plan=plan, graders=graders, totals=totals, environ=environ)
 
 

@@ -166,6 +166,8 @@ class Request:
     """The final request body, JSON in UTF-8, no secrets."""
     hint: SimulatorHint | None = None
     """None for every endpoint but a simulator."""
+    n_choices: int = 1
+    """Choices asked for: the parameter `n`."""
     prior_attempts: int = 0
     """Attempts that earlier calls of the same run made for this row."""
     prior_billed_usd: Decimal | None = Decimal(0)
@@ -294,6 +296,9 @@ class Outcome:
     finished_at: datetime | None
     last_attempt: Attempt | None
     """The attempt that gave the outcome; None when it was never sent."""
+    is_permanent: bool = False
+    """True for an error of a kind that can pass when the server's own words say that this one does not: a permanent
+    error inside a 200. A resume leaves such a row alone."""
 
 
 @dataclass(slots=True, kw_only=True)

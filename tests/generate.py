@@ -9,6 +9,7 @@ from typing import Any
 from evalrun.grader_options import GRADER_OPTIONS
 from evalrun.job.schema import build_job_schema
 from evalrun.store.tables import render_schema_markdown
+from tests.provider_pages import render_parameters_markdown, render_profiles_markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -195,6 +196,8 @@ def build_generated_files() -> dict[str, str]:
     return {
         "configs/job.schema.json": json.dumps(schema, ensure_ascii=False, indent=2) + "\n",
         "docs/job.md": render_job_markdown(schema),
+        "docs/parameters.md": render_parameters_markdown(),
+        "docs/profiles.md": render_profiles_markdown(),
         "docs/schema.md": render_schema_markdown(),
     }
 

@@ -29,14 +29,27 @@ def apply_dialect(params: Mapping[str, Any], endpoint: EndpointOptions) -> dict[
     """
     applied: dict[str, Any] = {}
     for name, value in params.items():
-        target = endpoint.rename_params.get(name, name)
-        if name in endpoint.drop_params or target in endpoint.drop_params:
+        if is_dropped(name, endpoint):
             continue
+        target = endpoint.rename_params.get(name, name)
         if target in applied:
             msg = f"two parameters would be sent as `{target}`, since the endpoint renames one"
             raise ValueError(msg)
         applied[target] = value
     return applied
+
+
+def is_dropped(name: str, endpoint: EndpointOptions) -> bool:
+    """Tell whether an endpoint's requests leave a parameter out, under its own name or the one it is renamed to."""
+    return name in endpoint.drop_params or endpoint.rename_params.get(name, name) in endpoint.drop_params
+
+
+def make_stream_params(endpoint: EndpointOptions) -> dict[str, Any]:
+    """Return what an endpoint's requests say about streaming; empty when replies are not streamed."""
+    if not endpoint.stream:
+        return {}
+    has_options = "stream_options" not in endpoint.drop_params
+    return {"stream": True, **({"stream_options": dict(endpoint.stream_options)} if has_options else {})}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,7 +70,7 @@ class BodyEncoder:
         endpoint: Its endpoint, normalised.
     """
 
-    __slots__ = ("_endpoint", "_model", "_pieces", "_simulated", "_target", "params")
+    __slots__ = ("_endpoint", "_model", "_n_choices", "_pieces", "_simulated", "_stream_params", "_target", "params")
 
     def __init__(self, model: ModelOptions, endpoint: EndpointOptions) -> None:
         """Encode what is the same for every sample."""
@@ -65,6 +78,8 @@ class BodyEncoder:
         self._endpoint = endpoint
         self.params = apply_dialect(model.params, endpoint)
         """The model's parameters as sent."""
+        self._n_choices = self._read_choices(model.params)
+        self._stream_params = make_stream_params(endpoint)
         self._pieces = self._make_pieces(self.params)
         self._target = encode_canonical(
             {"base_url": endpoint.base_url, "headers": {name.lower(): text for name, text in endpoint.headers.items()}}
@@ -84,6 +99,12 @@ class BodyEncoder:
         if not row_params:
             return self.params
         return apply_dialect({**self._model.params, **row_params}, self._endpoint)
+
+    def count_choices(self, row_params: Mapping[str, Any] | None) -> int:
+        """Return how many choices a request asks for; 1 when it does not say, or the endpoint is not told."""
+        if not row_params or "n" not in row_params:
+            return self._n_choices
+        return self._read_choices(row_params)
 
     def encode(
         self,
@@ -111,6 +132,12 @@ class BodyEncoder:
         digest.update(b',"repeat":%d,"target":%s,"v":%d}' % (repeat, target, KEY_VERSION))
         return pieces.head + messages + pieces.tail, digest.hexdigest()
 
+    def _read_choices(self, params: Mapping[str, Any]) -> int:
+        n = params.get("n")
+        if not isinstance(n, int) or isinstance(n, bool) or is_dropped("n", self._endpoint):
+            return 1
+        return max(n, 1)
+
     def _make_simulated_target(self, answer: str) -> bytes:
         # {"answer": …, "profile": …, "seed": …, "version": …}, whose keys are in order already.
         content = b'{"answer":%s,%s' % (encode_canonical(answer), self._simulated)
@@ -120,7 +147,8 @@ class BodyEncoder:
         model = self._model.wire_model
         before = {key: value for key, value in params.items() if key < "messages"}
         after = {key: value for key, value in params.items() if key > "messages"} | {"model": model}
-        inner = encode_json(dict(params))[1:-1]
+        # How a reply travels is no part of what is asked: the key's pieces know nothing of streaming.
+        inner = encode_json({**params, **self._stream_params})[1:-1]
         key_inner = encode_canonical(before)[1:-1]
         return _Pieces(
             head=b'{"model":%s,"messages":' % encode_json(model),

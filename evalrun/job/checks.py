@@ -15,9 +15,11 @@ from evalrun.job.base_url import check_base_url
 from evalrun.job.document import suggest_or_list
 from evalrun.job.literal_keys import HINT, SECRET_HEADER
 from evalrun.job.messages import CompiledPrompt
+from evalrun.job.param_checks import check_model_params
 from evalrun.job.places import KeyPath, get_node, name_path
 from evalrun.job.schema import validate
 from evalrun.options import DatasetOptions, EndpointOptions, Job, ModelOptions, PromptOptions
+from evalrun.quirk_names import parse_quirk
 from evalrun.templates import Expression, Template
 
 Where = Callable[[KeyPath], str]
@@ -26,6 +28,8 @@ RESERVED_PARAMS = frozenset({"model", "messages", "stream", "stream_options"})
 """Keys of the request body that params never set."""
 
 MAX_NAME_CHARS = 200
+
+_NEVER_DROPPED = ("model", "messages", "stream")
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -143,13 +147,40 @@ def _check_endpoints(parts: Parts, where: Where) -> Iterator[Problem]:
             continue
         yield from _check_address(endpoint, path, where)
         yield from _check_headers(endpoint, path, where)
-        for source, target in _get_texts(endpoint, "rename_params").items():
-            if target in RESERVED_PARAMS or source in RESERVED_PARAMS:
-                message = f"`rename_params` may not rename `{source}` to `{target}`"
-                yield Problem(message=message, where=where((*path, "rename_params", source)))
+        yield from _check_dialect(endpoint, path, where)
+        yield from _check_quirks(endpoint, (*path, "simulator", "profiles"), where)
         answer = get_node(endpoint, ("simulator", "answer"))
         if isinstance(answer, str):
             yield from _try_template(answer, where((*path, "simulator", "answer")))
+
+
+def _check_dialect(endpoint: Mapping[str, Any], path: KeyPath, where: Where) -> Iterator[Problem]:
+    for source, target in _get_texts(endpoint, "rename_params").items():
+        is_cancelling = source == target == "stream_options"  # What a profile does to it.
+        if not is_cancelling and (target in RESERVED_PARAMS or source in RESERVED_PARAMS):
+            message = f"`rename_params` may not rename `{source}` to `{target}`"
+            yield Problem(message=message, where=where((*path, "rename_params", source)))
+    drops = endpoint.get("drop_params")
+    for index, name in enumerate(drops if isinstance(drops, list) else ()):
+        if name in _NEVER_DROPPED:
+            hint = "write `stream: false`, or leave `stream` out" if name == "stream" else "leave it out"
+            here = where((*path, "drop_params", index))
+            yield Problem(message=f"`drop_params` may not drop `{name}`", where=here, hint=hint)
+    stream_options = endpoint.get("stream_options")
+    if isinstance(stream_options, dict):
+        yield from check_model_params({"stream_options": stream_options}, path, where)
+
+
+def _check_quirks(endpoint: Mapping[str, Any], path: KeyPath, where: Where) -> Iterator[Problem]:
+    profiles = get_node(endpoint, ("simulator", "profiles"))
+    for name, profile in profiles.items() if isinstance(profiles, dict) else ():
+        quirks = get_node(profile, ("quirks",))
+        for quirk in quirks if isinstance(quirks, dict) else ():
+            try:
+                parse_quirk(str(quirk))
+            except ValueError as error:
+                message, here = str(error), (*path, name, "quirks", quirk)
+                yield Problem(message=message, where=where(here), hint="`evalrun simulate --list-quirks` lists them")
 
 
 def _get_texts(endpoint: Mapping[str, Any], key: str) -> dict[str, str]:
@@ -208,6 +239,8 @@ def _check_models(parts: Parts, where: Where) -> Iterator[Problem]:
             advice = "the model's id on the wire is `model:` beside `params`" if key == "model" else "leave it out"
             here = where((*path, "params", key))
             yield Problem(message=f"`params` may not set `{key}`", where=here, hint=advice)
+        if isinstance(params, Mapping):
+            yield from check_model_params(params, (*path, "params"), where)
     for index, model in enumerate(parts.models):
         if model is None:
             continue
@@ -221,7 +254,7 @@ def _check_model(
     if endpoint is None:
         return
     for source, target in endpoint.rename_params.items():
-        if source in model.params and target in model.params:
+        if source != target and source in model.params and target in model.params:
             message = f"`{source}` and `{target}` are both set, but the endpoint renames the first to the second"
             yield Problem(message=message, where=where((*path, "params", source)), hint="keep one of them")
     if endpoint.simulator is not None and model.wire_model not in endpoint.simulator.profiles:

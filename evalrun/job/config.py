@@ -23,7 +23,9 @@ from evalrun.job.explain import explain
 from evalrun.job.literal_keys import hide_keys
 from evalrun.job.not_yet import drop_not_yet
 from evalrun.job.overrides import apply_overrides, apply_variables
+from evalrun.job.param_checks import warn_model_params, warn_stream_options
 from evalrun.job.places import KeyPath, Places
+from evalrun.job.profiles import apply_profiles
 from evalrun.job.scalars import name_value
 from evalrun.job.schema import validate
 from evalrun.options import EndpointOptions, Job, ModelOptions
@@ -142,8 +144,9 @@ class _Loading:
         # What a missing variable leaves behind is not reported a second time.
         unresolved = {problem.where for problem in substitution.problems}
         self.problems += substitution.problems
+        later = apply_profiles(tree, self._places)
         job, errors = validate(Job, tree)
-        later = explain(errors, tree, shown, self._places.find, root=Job)
+        later += explain(errors, tree, shown, self._places.find, root=Job)
         job = self._load_files(tree, job, later)
         self.problems += [problem for problem in later if problem.where not in unresolved]
         return _finish(job) if job is not None and not self.problems else None
@@ -269,6 +272,10 @@ def _warn(job: Job, places: Places) -> list[Problem]:
             message = f"requests go to {options.base_url}/chat/completions; most servers want a path before that"
             place = places.find(("endpoints", name, "base_url"))
             warnings.append(Problem(message=message, where=place, hint=f"perhaps base_url: {options.base_url}/v1"))
+        warnings += warn_stream_options(options, ("endpoints", name), places.find)
+    for index, model in enumerate(job.models):
+        endpoint = job.endpoints[str(model.endpoint)]
+        warnings += warn_model_params(model.params, endpoint, ("models", index, "params"), places.find)
     return warnings
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evalrun.cost import compute_cost
+from evalrun.errors import Problem
 from evalrun.options import EndpointOptions, ModelOptions, ProfileOptions
 from evalrun.records import Usage
 
@@ -87,6 +88,8 @@ class PlanTotals:
     """Sum over the models; a bound is None when any model's is."""
     time_s: Range
     """The slowest endpoint's; a bound is None when any endpoint's is."""
+    warnings: tuple[Problem, ...] = ()
+    """What is no error, but should be known of the rows before the run; equal ones are told once."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -25,6 +25,9 @@ Where = Callable[[KeyPath], str]
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 """Roles that the wire knows."""
 
+_MAY_SAY_NOTHING = ("assistant", "function")
+"""Roles whose `content` may be null: one calls tools instead, the other answered with nothing."""
+
 
 class CompiledPrompt:
     """A prompt whose templates are compiled.
@@ -118,7 +121,7 @@ class _Compiler:
             given = "a message needs a `role`" if role is None else f"unknown role {name_value(role)}"
             self._refuse(given, (*path, "role"), hint)
         if content is None:
-            if role != "assistant":
+            if role not in _MAY_SAY_NOTHING:
                 self._refuse("a message needs `content`", path)
             return dict(message), None
         here = (*path, "content")

@@ -16,8 +16,6 @@ NOT_YET: Mapping[KeyPath, tuple[tuple[Any, ...], str]] = {
     ("budget", "wall_s"): ((None,), "a budget"),
     ("endpoints", "*", "requests_per_minute"): ((None,), "pacing by requests per minute"),
     ("endpoints", "*", "tokens_per_minute"): ((None,), "pacing by tokens per minute"),
-    ("endpoints", "*", "stream"): ((None, False), "streaming"),
-    ("endpoints", "*", "profile"): ((None,), "a named endpoint profile"),
     ("models", "*", "role"): ((None,), "the role of a model"),
     ("models", "*", "requests_per_minute"): ((None,), "pacing by requests per minute"),
     ("models", "*", "price", "valid_from"): ((None,), "a dated price"),

@@ -21,6 +21,7 @@ from evalrun.job.estimate import (
     estimate_model,
     sum_usd,
 )
+from evalrun.job.literal_keys import hide_keys
 from evalrun.job.messages import CompiledPrompt
 from evalrun.job.preflight import Preflight
 from evalrun.job.rendering import Rendering
@@ -145,6 +146,7 @@ class Plan:
                 hint=None
                 if answer is None
                 else SimulatorHint(answer=answer, sample_id=sample.sample_id, repeat=repeat),
+                n_choices=encoder.count_choices(sample.params),
             )
 
     def check(
@@ -169,6 +171,7 @@ class Plan:
             targets=[
                 (str(model.endpoint), encoder) for model, encoder in zip(self.models, self._encoders, strict=True)
             ],
+            endpoints=self.loaded.job.endpoints,
             answers=self._answers,
             vars_=self.loaded.job.vars,
             repeats=self.repeats,
@@ -206,6 +209,7 @@ class Plan:
             dataset_digest=preflight.digest.hexdigest(),
             usd=sum_usd(models),
             time_s=combine_times(models),
+            warnings=tuple(map(hide_keys, preflight.warnings.list_problems())),
         )
 
     def _make_empty_error(self) -> DatasetError:

@@ -12,8 +12,10 @@ from evalrun.job.bodies import BodyEncoder
 from evalrun.job.canonical import encode_canonical
 from evalrun.job.estimate import ModelLoad, estimate_message_tokens, estimate_tokens
 from evalrun.job.messages import CompiledPrompt
+from evalrun.job.param_checks import check_row_params, warn_row_params
 from evalrun.job.rendering import Rendering
 from evalrun.job.tally import ProblemTally
+from evalrun.options import EndpointOptions
 from evalrun.records import Sample
 from evalrun.templates import Template
 
@@ -27,6 +29,7 @@ class Preflight:
     Args:
         prompts: The prompts of the plan.
         targets: Endpoint name and encoder of each model of the plan.
+        endpoints: The job's endpoints by name.
         answers: Template of the right answer, by simulator endpoint.
         vars_: The job's variables.
         repeats: How often each row is asked.
@@ -38,6 +41,7 @@ class Preflight:
         *,
         prompts: Sequence[CompiledPrompt],
         targets: Sequence[tuple[str, BodyEncoder]],
+        endpoints: Mapping[str, EndpointOptions],
         answers: Mapping[str, Template],
         vars_: Mapping[str, Any],
         repeats: int,
@@ -45,12 +49,14 @@ class Preflight:
     ) -> None:
         """Start with nothing seen."""
         self.tally = ProblemTally()
+        self.warnings = ProblemTally()
         self.n_samples = 0
         self.categories: dict[str, int] = {}
         self.digest = sha256()
         self.loads = [ModelLoad() for _ in targets]
         self._prompts = prompts
         self._targets = targets
+        self._endpoints = {name: endpoints[name] for name, _ in targets}
         self._answers = answers
         self._simulators = tuple(dict.fromkeys(endpoint for endpoint, _ in targets if endpoint in answers))
         self._vars = vars_
@@ -74,8 +80,16 @@ class Preflight:
         answer_tokens = self._try_answers(rendering)
         for prompt in self._prompts:
             self._try_prompt(prompt, rendering, answer_tokens)
+        if sample.params:
+            self._check_params(sample, sample.params)
         for problem in self._check_sample(sample) if self._check_sample is not None else ():
             self.tally.add(problem, sample_id=sample.sample_id, place=sample.where, is_prompt=True)
+
+    def _check_params(self, sample: Sample, params: Mapping[str, Any]) -> None:
+        for problem in check_row_params(params, sample.where):
+            self.tally.add(problem, sample_id=sample.sample_id, place=sample.where)
+        for warning in warn_row_params(params, self._endpoints, sample.where):
+            self.warnings.add(warning, sample_id=sample.sample_id, place=sample.where)
 
     def _try_answers(self, rendering: Rendering) -> dict[str, float]:
         tokens: dict[str, float] = {}

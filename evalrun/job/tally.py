@@ -43,10 +43,14 @@ class ProblemTally:
 
     def make_error(self) -> AuthorError:
         """Return one error with every problem; at least one was added."""
+        return (PromptError if self._is_prompt_only else DatasetError)(self.list_problems())
+
+    def list_problems(self) -> list[Problem]:
+        """Return what was added, equal ones as one, in the order in which they came first."""
         problems = [group.render() for group in self._groups.values()]
         if self._n_unlisted:
             problems.append(Problem(message=f"… and {self._n_unlisted:,} more problems"))
-        return (PromptError if self._is_prompt_only else DatasetError)(problems)
+        return problems
 
 
 class _Group:
