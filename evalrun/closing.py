@@ -45,7 +45,7 @@ from evalrun.store.graded_rows import scan_graded_rows
 from evalrun.store.journal_index import Entry, JournalIndex
 from evalrun.store.manifest import read_manifest, write_manifest
 from evalrun.store.parquet import grades_match, read_metadata, scan_rows, write_attempts, write_results
-from evalrun.store.tables import build_attempt_row, build_grade_row, build_result_row
+from evalrun.store.tables import PERMANENT, build_attempt_row, build_grade_row, build_result_row
 
 MAX_REPORT_ROWS = 20_000
 """Most rows that a report holds; failing ones go first, the rest are counted."""
@@ -86,7 +86,8 @@ def is_settled(entry: Entry | None, request: Request, *, retry_all_errors: bool)
         return False
     if entry.status in FINISHED:
         return True
-    return entry.status == Status.ERROR and entry.error_code not in PASSING and not retry_all_errors
+    may_pass = entry.error_code in PASSING and not entry.is_permanent
+    return entry.status == Status.ERROR and not may_pass and not retry_all_errors
 
 
 def close_run(  # noqa: PLR0913 - the end of a run needs all that its beginning made, each by name
@@ -141,6 +142,7 @@ def close_run(  # noqa: PLR0913 - the end of a run needs all that its beginning 
         "in_doubt": len(index.in_doubt),
         "asked_again_after_doubt": index.n_asked_again,
         "requests": tally.n_requests,
+        "n_permanent_errors": tally.n_permanent,
         "error_examples": tally.error_examples,
         "finished_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "wall_s": round(wall_s, 3),
@@ -163,6 +165,8 @@ class _Tally:
 
     n_requests: int = 0
     """Rows that were sent at least once."""
+    n_permanent: int = 0
+    """Errors that cannot pass, though their codes can."""
     error_examples: dict[str, str] = field(default_factory=dict)
     """The first message of each error code."""
 
@@ -170,6 +174,7 @@ class _Tally:
         """Pass the rows on."""
         for row, grades in rows:
             self.n_requests += row["attempts"] > 0
+            self.n_permanent += PERMANENT in json.loads(row["flags"] or "[]")
             if row["error_message"] is not None:
                 self.error_examples.setdefault(row["error_code"], row["error_message"])
             yield row, grades

@@ -14,7 +14,7 @@ import struct
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -66,6 +66,8 @@ class FakeReply:
     piece_bytes: int | None = None
     """The body leaves in pieces of this size, `piece_delay_s` apart; None sends it at once."""
     piece_delay_s: float = 0.0
+    n_times: int = 1
+    """The body leaves so many times over: a huge one that nobody holds in memory."""
     cut_after_bytes: int | None = None
     """The connection ends after so many bytes of the body; None sends all of it."""
     ending: Literal["keep", "fin", "rst"] = "keep"
@@ -115,6 +117,41 @@ def reply_json(value: Any, *, status: int = 200, **behaviour: Any) -> FakeReply:
 def reply_text(text: str = "ok", **behaviour: Any) -> FakeReply:
     """Return a completion that says the text."""
     return reply_json(make_completion(text), **behaviour)
+
+
+def make_chunks(
+    *texts: str, finish_reason: str | None = "stop", usage: Any = (10, 5), index: int = 0, model: str = "m"
+) -> list[dict[str, Any]]:
+    """Return the chunks of a streamed completion in OpenAI's order: role, texts, finish_reason, usage.
+
+    A finish_reason of None leaves the reply unfinished, a usage of None leaves its chunk out.
+    """
+    deltas: list[tuple[dict[str, Any], str | None]] = [({"role": "assistant", "content": ""}, None)]
+    deltas += [({"content": text}, None) for text in texts]
+    deltas += [] if finish_reason is None else [({}, finish_reason)]
+    shared = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": model}
+    chunks: list[dict[str, Any]] = [
+        {**shared, "choices": [{"index": index, "delta": delta, "finish_reason": reason}]} for delta, reason in deltas
+    ]
+    if usage is not None:
+        counts = {"prompt_tokens": usage[0], "completion_tokens": usage[1], "total_tokens": sum(usage)}
+        chunks.append({**shared, "choices": [], "usage": counts})
+    return chunks
+
+
+def encode_stream(chunks: Iterable[Any], *, has_done: bool = True) -> bytes:
+    """Return values as server-sent events; bytes stand for themselves."""
+    events = [chunk if isinstance(chunk, bytes) else b"data: %s\n\n" % json.dumps(chunk).encode() for chunk in chunks]
+    return b"".join(events) + (b"data: [DONE]\n\n" if has_done else b"")
+
+
+def reply_stream(*chunks: Any, has_done: bool = True, **behaviour: Any) -> FakeReply:
+    """Return a streamed reply; without chunks, one that says `ok`. Texts stand for chunks of a whole completion."""
+    is_text = all(isinstance(chunk, str) for chunk in chunks)
+    values = make_chunks(*(chunks or ("o", "k"))) if is_text else chunks
+    headers = {"content-type": "text/event-stream", **behaviour.pop("headers", {})}
+    behaviour.setdefault("framing", "chunked")
+    return FakeReply(body=encode_stream(values, has_done=has_done), headers=headers, **behaviour)
 
 
 def reply_error(
@@ -275,13 +312,13 @@ def _iterate_pieces(reply: FakeReply) -> list[bytes]:
         return [reply.raw]
     body = reply.body if reply.cut_after_bytes is None else reply.body[: reply.cut_after_bytes]
     n = reply.piece_bytes or max(1, len(body))
-    pieces = [body[start : start + n] for start in range(0, len(body), n)]
+    pieces = [body[start : start + n] for start in range(0, len(body), n)] * reply.n_times
     if reply.framing == "chunked":
         pieces = [b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces]
         pieces += [b"0\r\n\r\n"] if reply.cut_after_bytes is None else []
     head = _make_head(reply)
     # Head and body leave in one write, as servers do it; a body in pieces lets its head go first.
-    return [head, *pieces] if reply.piece_bytes else [head + b"".join(pieces)]
+    return [head, *pieces] if reply.piece_bytes or reply.n_times > 1 else [head + b"".join(pieces)]
 
 
 def _make_head(reply: FakeReply) -> bytes:
@@ -289,7 +326,7 @@ def _make_head(reply: FakeReply) -> bytes:
     if reply.framing == "chunked":
         headers["transfer-encoding"] = "chunked"
     elif reply.framing == "length":
-        n = len(reply.body) if reply.declared_bytes is None else reply.declared_bytes
+        n = len(reply.body) * reply.n_times if reply.declared_bytes is None else reply.declared_bytes
         headers["content-length"] = str(n)
     if reply.ending != "keep" or reply.framing == "close":
         headers.setdefault("connection", "close")

@@ -1,10 +1,11 @@
 """Reply bodies off the wire: content codings undone piece by piece, under a cap.
 
-Chunks enter as received, the decoded body leaves. A body can never grow beyond its cap, whatever a few received bytes
-decode to.
+Chunks enter as received, the decoded body leaves, at its end or piece by piece. A body can never grow beyond its cap,
+whatever a few received bytes decode to.
 """
 
 import zlib
+from collections.abc import Iterator
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """Cap on the decoded body of one reply."""
@@ -44,18 +45,43 @@ class BodyReader:
             BodyTooLargeError: The decoded body passes the cap.
             BodyCodingError: The coding is unknown or damaged.
         """
+        for piece in self.decode(chunk):
+            self.keep(piece)
+
+    def decode(self, chunk: bytes) -> Iterator[bytes]:
+        """Take the next received bytes and yield what they decode to, in pieces of bounded size, without keeping it.
+
+        Raises:
+            BodyTooLargeError: The decoded body passes the cap, whether it is kept or not.
+            BodyCodingError: The coding is unknown or damaged.
+        """
         self.n_received_bytes += len(chunk)
         if self._encoding in {"", "identity"}:
-            self._append(chunk)
+            yield self._count(chunk)
         elif self._encoding in {"gzip", "x-gzip", "deflate"}:
-            self._inflate(chunk)
+            yield from self._inflate(chunk)
         else:
             msg = f"content coding {self._encoding[:40]!r} was not asked for and cannot be read"
             raise BodyCodingError(msg)
 
+    def keep(self, piece: bytes) -> None:
+        """Make a decoded piece part of the body."""
+        self._pieces.append(piece)
+
     def peek(self) -> bytes:
-        """Return what has been decoded so far."""
+        """Return what has been kept so far."""
         return b"".join(self._pieces)
+
+    def peek_begin(self, n_bytes: int) -> bytes:
+        """Return the first bytes of what has been kept so far, without joining all of it."""
+        pieces: list[bytes] = []
+        n_left = n_bytes
+        for piece in self._pieces:
+            if n_left <= 0:
+                break
+            pieces.append(piece[:n_left])
+            n_left -= len(piece)
+        return b"".join(pieces)
 
     def check_end(self) -> None:
         """Make sure that the body is whole, now that the last byte came.
@@ -67,21 +93,22 @@ class BodyReader:
             msg = f"the {self._encoding} body is cut off"
             raise BodyCodingError(msg)
 
-    def _append(self, piece: bytes) -> None:
+    def _count(self, piece: bytes) -> bytes:
         self.n_decoded_bytes += len(piece)
         if self.n_decoded_bytes > self.max_bytes:
             raise BodyTooLargeError
-        self._pieces.append(piece)
+        return piece
 
-    def _inflate(self, data: bytes) -> None:
+    def _inflate(self, data: bytes) -> Iterator[bytes]:
         while data:
             if self._inflater is None or self._inflater.eof:
                 self._inflater = self._open_inflater(data[0])
             try:
-                self._append(self._inflater.decompress(data, _PIECE_BYTES))
+                piece = self._inflater.decompress(data, _PIECE_BYTES)
             except zlib.error as error:
                 msg = f"the {self._encoding} body is damaged: {error}"
                 raise BodyCodingError(msg) from None
+            yield self._count(piece)
             # A gzip body may be several members one after the other; each wants an inflater of its own.
             data = self._inflater.unused_data or self._inflater.unconsumed_tail
 

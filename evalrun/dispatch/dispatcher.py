@@ -19,6 +19,7 @@ from evalrun.dispatch.lanes import MAX_ALIKE_REFUSALS, Fate, Lane, LaneQueue
 from evalrun.dispatch.outcomes import (
     Row,
     Sending,
+    judge_permanence,
     make_answered_attempt,
     make_failed_attempt,
     make_outcome,
@@ -44,6 +45,8 @@ from evalrun.records import (
 )
 
 __all__ = ["Clock", "LaneWork", "StopSignal", "dispatch"]
+
+_CUT_BY_PROXY = frozenset({504, 524})
 
 OnRecord = Callable[[Started | Attempt | Outcome], None]
 Connect = Callable[[Target], AbstractAsyncContextManager[Transport]]
@@ -253,18 +256,27 @@ class _Endpoint:
         """Send a request and read its reply; a failure is data from here on."""
         hint = request.hint if self._target.is_simulator else None
         try:
-            reply = await transport.send(request.body, make_hint_headers(hint) if hint is not None else ())
+            headers = make_hint_headers(hint) if hint is not None else ()
+            reply = await transport.send(request.body, headers, n_choices=request.n_choices)
         except ApiError as error:
             return None, error
         try:
-            return reply, self._read(reply, track)
+            return reply, self._read(reply, track, request)
         except ApiError as error:
             return reply, error
 
-    def _read(self, reply: Reply, track: _Track) -> Completion:
-        model, now = track.work.wire_model, self._around.clock.utc_now()
-        completion = parse_reply(reply.status, reply.headers, reply.body, model=model, now=now)
-        return replace(completion, flags=(*completion.flags, "redacted")) if reply.is_redacted else completion
+    def _read(self, reply: Reply, track: _Track, request: Request) -> Completion:
+        completion = parse_reply(
+            reply.status,
+            reply.headers,
+            reply.body,
+            model=track.work.wire_model,
+            n_choices=request.n_choices,
+            now=self._around.clock.utc_now(),
+            evidence=reply.evidence,
+        )
+        flags = (*reply.flags, "redacted") if reply.is_redacted else reply.flags
+        return replace(completion, flags=(*completion.flags, *flags)) if flags else completion
 
     def _note_answer(self, track: _Track, sending: Sending, reply: Reply, completion: Completion) -> None:
         price = self._around.prices.get(sending.row.request.model)
@@ -276,7 +288,7 @@ class _Endpoint:
         row, now_s = sending.row, self._around.clock.now_s()
         row.last_ended_s = now_s
         row.tries.note(error)
-        _add_request_size(error, len(row.request.body))
+        _add_advice(error, row.request, self._target)
         attempt = make_failed_attempt(sending, error, reply)
         if isinstance(error, ContentRefusedError):
             filtered = Completion(status=Status.FILTERED, output=None, flags=("filtered_before_answer",))
@@ -285,14 +297,17 @@ class _Endpoint:
             return
         wait_s = self._policy.decide(error, row.tries)
         fate = track.lane.note_failure(error, wait_s=wait_s, now_s=now_s)
-        self._settle(track, sending, attempt, fate, now_s + (wait_s or 0.0))
+        if fate in {Fate.FAIL, Fate.FAIL_AND_STOP}:
+            self._finish(track, sending, attempt, status=Status.ERROR, is_permanent=judge_permanence(error))
+        else:
+            self._settle(track, sending, attempt, fate, now_s + (wait_s or 0.0))
         if fate in {Fate.FAIL_AND_STOP, Fate.PARK_AND_STOP}:
             self._stop_for(track, error, fate)
         elif track.lane.is_proven:
             self._release_held(track)
 
     def _settle(self, track: _Track, sending: Sending, attempt: Attempt, fate: Fate, due_s: float) -> None:
-        """Carry out what the lane decided about a row."""
+        """Carry out what the lane decided about a row that has not failed for good."""
         match fate:
             case Fate.RETRY:
                 self._around.on_record(attempt)
@@ -300,10 +315,8 @@ class _Endpoint:
             case Fate.HOLD if not track.lane.is_stopped:
                 held = _HeldRow(sending=sending, attempt=attempt, finished_at=self._around.clock.utc_now())
                 track.held.append(held)
-            case Fate.HOLD | Fate.PARK_AND_STOP:
+            case _:
                 self._finish(track, sending, attempt, status=Status.PENDING)
-            case Fate.FAIL | Fate.FAIL_AND_STOP:
-                self._finish(track, sending, attempt, status=Status.ERROR)
 
     def _retry(self, track: _Track, row: Row, due_s: float) -> None:
         if track.lane.is_stopped:
@@ -321,10 +334,13 @@ class _Endpoint:
         status: Status,
         completion: Completion | None = None,
         finished_at: datetime | None = None,
+        is_permanent: bool = False,
     ) -> None:
         """Record what became of a row; only then does it count as progress."""
         moment = finished_at or self._around.clock.utc_now()
-        outcome = make_outcome(sending, attempt, status=status, completion=completion, finished_at=moment)
+        outcome = make_outcome(
+            sending, attempt, status=status, completion=completion, finished_at=moment, is_permanent=is_permanent
+        )
         self._around.on_record(outcome)
         _count(track.work.progress, outcome)
 
@@ -380,10 +396,12 @@ class _Endpoint:
             )
 
 
-def _add_request_size(error: ApiError, n_bytes: int) -> None:
-    """A body that is too large says how large it was."""
+def _add_advice(error: ApiError, request: Request, target: Target) -> None:
+    """Say of a body that is too large how large it was, and of a proxy that lost patience how to keep it happy."""
     if error.http_status == 413:
-        error.message = f"{error.message} (the request's body has {n_bytes} bytes)"
+        error.message = f"{error.message} (the request's body has {len(request.body)} bytes)"
+    elif error.http_status in _CUT_BY_PROXY and not target.options.stream:
+        error.message = f"{error.message} (if a proxy cuts long calls, `stream: true` at the endpoint outlives it)"
 
 
 def _count(progress: LaneProgress, outcome: Outcome) -> None:

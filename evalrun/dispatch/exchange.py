@@ -11,8 +11,18 @@ from typing import Any
 
 import anyio
 
+from evalrun.dispatch.intake import Intake
 from evalrun.options import TimeoutOptions
 from evalrun.records import ErrorCode
+
+STREAM_FIRST_BYTE_S = 120.0
+"""Default limit of a streamed reply until its first byte."""
+STREAM_IDLE_S = 60.0
+"""Default limit between two reads of a streamed reply."""
+DRAIN_S = 1.0
+"""How long a stream is read on after `[DONE]`: for a late usage, and for an end that lets its connection be reused."""
+_IDLE_STEP_S = 0.25
+"""The idle limit is moved on in steps: telling the event loop of each chunk costs more than reading it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,15 +34,18 @@ class Deadlines:
     idle_s: float | None
     engine_timeouts: Mapping[str, float | None]
     """The engine keeps the connect limit, for TCP and for TLS: it alone can close a handshake half-way."""
+    is_stream: bool = False
+    """Whether streamed replies are asked for: then headers alone are no first byte, since servers send them early."""
 
     @classmethod
-    def of(cls, options: TimeoutOptions) -> "Deadlines":
-        """Return the limits that an endpoint's options name."""
+    def of(cls, options: TimeoutOptions, *, is_stream: bool = False) -> "Deadlines":
+        """Return the limits that an endpoint's options name; streams have limits of their own by default."""
         connect_s = min(options.connect, options.total)
         return cls(
             total_s=options.total,
-            first_byte_s=options.first_byte,
-            idle_s=options.idle,
+            first_byte_s=STREAM_FIRST_BYTE_S if is_stream and options.first_byte is None else options.first_byte,
+            idle_s=STREAM_IDLE_S if is_stream and options.idle is None else options.idle,
+            is_stream=is_stream,
             engine_timeouts={"connect": connect_s, "read": None, "write": None, "pool": None},
         )
 
@@ -43,41 +56,55 @@ class Exchange:
     Args:
         body: The request body.
         deadlines: Limits of the attempt.
+        n_choices: Choices that the body asks for.
     """
 
     __slots__ = (
+        "_armed_s",
         "_deadlines",
         "_is_fresh",
         "_is_traced",
+        "_n_choices",
         "_phase",
         "_started_s",
         "body",
         "first_byte_s",
+        "first_token_s",
+        "intake",
         "is_connected",
+        "last_byte_s",
         "scope",
-        "status",
         "total_deadline_s",
         "was_sent",
     )
 
     scope: anyio.CancelScope
 
-    def __init__(self, body: bytes, deadlines: Deadlines) -> None:
+    def __init__(self, body: bytes, deadlines: Deadlines, *, n_choices: int = 1) -> None:
         self.body = body
         self._deadlines = deadlines
+        self._n_choices = n_choices
         # Deadlines are told to the event loop in its own time, which may tick in milliseconds; durations are not.
         self._started_s = time.perf_counter()
         self.total_deadline_s = anyio.current_time() + deadlines.total_s
-        self.status: int | None = None
         self.is_connected = self.was_sent = False
-        self.first_byte_s = 0.0
+        self.first_byte_s = self.last_byte_s = 0.0
+        self.first_token_s: float | None = None
+        self.intake: Intake | None = None
+        """What has come of the reply's body; None before its headers came."""
+        self._armed_s = 0.0
         self._is_fresh = self._is_traced = False
         self._phase = ErrorCode.TIMEOUT_TOTAL
 
     @property
     def is_answered(self) -> bool:
         """True once the reply's headers are there."""
-        return self.status is not None
+        return self.intake is not None
+
+    @property
+    def status(self) -> int | None:
+        """HTTP status; None before the reply's headers are there."""
+        return None if self.intake is None else self.intake.status
 
     @property
     def met_dead_connection(self) -> bool:
@@ -87,6 +114,10 @@ class Exchange:
     def note_connected(self) -> None:
         """Note that the connection stands: the engine asks for the body."""
         self.is_connected = True
+
+    def note_unsent(self) -> None:
+        """Take back that anything left: the engine had asked for the body before it found that it cannot connect."""
+        self.is_connected = self.was_sent = False
 
     def restart(self) -> None:
         """Begin again on another connection, under the same total deadline."""
@@ -105,16 +136,29 @@ class Exchange:
         elif event.endswith(".send_request_headers.started"):
             self._is_traced = True
 
-    def note_headers(self, status: int) -> None:
-        """Note that the reply has begun."""
-        self.status = status
-        self.first_byte_s = self.elapsed_s()
-        self._watch(self._deadlines.idle_s, ErrorCode.TIMEOUT_IDLE)
+    def note_headers(self, status: int, headers: Mapping[str, str]) -> Intake:
+        """Note that the reply has begun and return what its body goes into."""
+        is_stream = self._deadlines.is_stream
+        self.intake = Intake(status, headers, is_stream=is_stream, n_choices=self._n_choices)
+        self.first_byte_s = self.last_byte_s = self.elapsed_s()
+        if not is_stream:
+            self._watch_idle()
+        return self.intake
 
     def note_chunk(self) -> None:
         """Note that a piece of the reply's body came."""
-        if self._deadlines.idle_s is not None:
-            self._watch(self._deadlines.idle_s, ErrorCode.TIMEOUT_IDLE)
+        self.last_byte_s = self.elapsed_s()
+        if self._phase is not ErrorCode.TIMEOUT_IDLE or self.last_byte_s - self._armed_s > _IDLE_STEP_S:
+            self._watch_idle()
+
+    def note_token(self) -> None:
+        """Note that the model has said a word; the first time counts."""
+        if self.first_token_s is None:
+            self.first_token_s = self.last_byte_s
+
+    def note_done(self) -> None:
+        """Note that a stream said it is done: little or nothing follows."""
+        self._watch(DRAIN_S, self._phase)
 
     def elapsed_s(self) -> float:
         """Return the seconds since the attempt began."""
@@ -124,6 +168,11 @@ class Exchange:
         """Return which deadline ended the attempt."""
         is_total = anyio.current_time() >= self.total_deadline_s
         return ErrorCode.TIMEOUT_TOTAL if is_total else self._phase
+
+    def _watch_idle(self) -> None:
+        idle_s = self._deadlines.idle_s
+        self._armed_s = self.last_byte_s
+        self._watch(None if idle_s is None else idle_s + _IDLE_STEP_S, ErrorCode.TIMEOUT_IDLE)
 
     def _watch(self, limit_s: float | None, phase: ErrorCode) -> None:
         """Move the scope's deadline to the one that runs now."""

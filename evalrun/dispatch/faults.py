@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from evalrun.dispatch.json_text import dump_json, load_json
+from evalrun.dispatch.retry_after import parse_duration
 from evalrun.errors import (
     ApiError,
     AuthRefusedError,
@@ -66,6 +67,7 @@ class Evidence(TypedDict):
     body: bytes | None
     request_id: str | None
     bytes_received: int
+    first_token_s: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,8 @@ class Complaint:
     """Its own numeric code, 100 to 599; None when it has none."""
     is_moderation: bool = False
     """True when it lists what a moderation filter found."""
+    retry_after_s: float | None = None
+    """How long its details ask to wait (Gemini's `retryDelay`); None when they do not."""
 
     def matches(self, labels: re.Pattern[str], words: re.Pattern[str] | None = None) -> bool:
         """Tell whether a label, or the wording, is of a kind."""
@@ -129,6 +133,7 @@ def make_status_error(status: int, body: bytes, evidence: Evidence, *, location:
     if 300 <= status < 400:
         text = f"HTTP {status}: redirected to {location or 'nowhere'}; redirects are not followed, mend `base_url`"
         return MalformedReplyError(ErrorCode.REDIRECT, text, **evidence)
+    evidence = _add_wait(evidence, complaint)
     error_class, code = _classify(status, complaint, evidence)
     return error_class(code, message, **evidence)
 
@@ -136,6 +141,7 @@ def make_status_error(status: int, body: bytes, evidence: Evidence, *, location:
 def make_complaint_error(complaint: Complaint, evidence: Evidence) -> ApiError:
     """Return the failure that an error object inside a 200 stands for: its own code says whether it can pass."""
     message = f"error in a 200 reply: {complaint.message or 'no further explanation'}"
+    evidence = _add_wait(evidence, complaint)
     if _is_content_refusal(complaint):
         return ContentRefusedError(ErrorCode.BAD_REQUEST, message, **evidence)
     if complaint.number is not None:
@@ -159,6 +165,13 @@ def describe_body(body: bytes) -> str:
     if "<" in text[:200]:
         text = re.sub(r"(?s)<(script|style)\b.*?</\1>|<[^>]*>", " ", text)
     return excerpt(text)
+
+
+def _add_wait(evidence: Evidence, complaint: Complaint) -> Evidence:
+    """Let the body say how long to wait where no header does."""
+    if evidence["retry_after_s"] is None and complaint.retry_after_s is not None:
+        return {**evidence, "retry_after_s": complaint.retry_after_s}
+    return evidence
 
 
 def _classify(status: int, complaint: Complaint, evidence: Evidence) -> tuple[type[ApiError], ErrorCode]:
@@ -232,7 +245,18 @@ def _read_complaint(error: Any, *, outer: Mapping[str, Any]) -> Complaint:
         labels=_read_labels(error) | _read_labels(outer),
         number=_read_number(error.get("code")),
         is_moderation=is_moderation,
+        retry_after_s=_read_retry_delay(error.get("details")),
     )
+
+
+def _read_retry_delay(details: Any) -> float | None:
+    """Return the wait of Google's RetryInfo, `{"@type": "…RetryInfo", "retryDelay": "34s"}`."""
+    delays = (
+        detail.get("retryDelay")
+        for detail in (details[:10] if isinstance(details, list) else ())
+        if isinstance(detail, Mapping)
+    )
+    return next((parse_duration(delay) for delay in delays if isinstance(delay, str)), None)
 
 
 def _write_message(message: Any) -> str:

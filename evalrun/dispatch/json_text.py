@@ -44,12 +44,38 @@ def load_json(body: bytes) -> LoadedJson:
     except orjson.JSONDecodeError:
         pass  # The tolerant reader below is slower and says better what is wrong.
     mended = _ESCAPES.sub(_mend_escape, text)
+    return LoadedJson(_load_tolerantly(mended), was_cleaned=mended != text)
+
+
+def load_fragment(body: bytes) -> Any:
+    """Parse one piece of a streamed reply, as tolerantly as `load_json`, but with its lone surrogates kept.
+
+    The other half of such a character may come with the next piece; `write_fragments` writes what became of them.
+
+    Raises:
+        ValueError: The piece is not JSON, not UTF-8, or nested too deeply.
+    """
     try:
-        value = json.loads(mended.decode("utf-8"), parse_constant=_drop_constant, parse_float=_parse_float)
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return _load_tolerantly(body)
+
+
+def write_fragments(value: Any) -> bytes:
+    """Write a value put together from fragments as JSON; surrogates that found no other half stay escapes.
+
+    Raises:
+        ValueError: The value is nested too deeply to be written.
+    """
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        pass  # Lone surrogates, integers over 64 bits and deep nesting are beyond orjson.
+    try:
+        return json.dumps(value, separators=(",", ":")).encode()
     except RecursionError:
         msg = "nested too deeply"
         raise ValueError(msg) from None
-    return LoadedJson(value, was_cleaned=mended != text)
 
 
 def dump_json(value: Any) -> str:
@@ -64,6 +90,14 @@ def dump_json(value: Any) -> str:
         pass  # Integers over 64 bits and deep nesting are beyond orjson.
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except RecursionError:
+        msg = "nested too deeply"
+        raise ValueError(msg) from None
+
+
+def _load_tolerantly(text: bytes) -> Any:
+    try:
+        return json.loads(text.decode("utf-8"), parse_constant=_drop_constant, parse_float=_parse_float)
     except RecursionError:
         msg = "nested too deeply"
         raise ValueError(msg) from None

@@ -12,9 +12,20 @@ from evalrun.cost import Cost, compute_cost
 from evalrun.dispatch.faults import find_request_id
 from evalrun.dispatch.retry import Tries
 from evalrun.dispatch.transport import Reply
-from evalrun.errors import ApiError, ContentRefusedError
+from evalrun.errors import ApiError, ContentRefusedError, TerminalError
 from evalrun.options import PriceOptions
-from evalrun.records import Attempt, Completion, CostSource, ErrorCode, Outcome, Request, Started, Status, Usage
+from evalrun.records import (
+    PASSING,
+    Attempt,
+    Completion,
+    CostSource,
+    ErrorCode,
+    Outcome,
+    Request,
+    Started,
+    Status,
+    Usage,
+)
 
 _FREE = Cost(Decimal(0), CostSource.TABLE)
 _MAYBE_BILLED = Cost(None, CostSource.UNKNOWN)
@@ -91,7 +102,7 @@ def make_answered_attempt(
         started_at=sending.started_at,
         wait_s=sending.wait_s,
         latency_s=reply.latency_s,
-        first_token_s=None,
+        first_token_s=reply.first_token_s,
         http_status=reply.status,
         error_code=None,
         error_message=None,
@@ -124,7 +135,7 @@ def make_failed_attempt(sending: Sending, error: ApiError, reply: Reply | None) 
         started_at=sending.started_at,
         wait_s=sending.wait_s,
         latency_s=None if reply is None else reply.latency_s,
-        first_token_s=None,
+        first_token_s=error.first_token_s if reply is None else reply.first_token_s,
         http_status=error.http_status,
         error_code=None if isinstance(error, ContentRefusedError) else str(error.code),
         error_message=error.message,
@@ -149,8 +160,19 @@ def judge_failed_cost(error: ApiError) -> Cost:
     return _FREE if is_refused or not error.was_sent else _MAYBE_BILLED
 
 
+def judge_permanence(error: ApiError) -> bool:
+    """Tell whether a failure will not pass although its code can: the code says where it happened, not what it was."""
+    return error.code in PASSING and isinstance(error, TerminalError)
+
+
 def make_outcome(
-    sending: Sending, attempt: Attempt, *, status: Status, completion: Completion | None = None, finished_at: datetime
+    sending: Sending,
+    attempt: Attempt,
+    *,
+    status: Status,
+    completion: Completion | None = None,
+    finished_at: datetime,
+    is_permanent: bool = False,
 ) -> Outcome:
     """Return what finally became of a row whose last attempt decided it.
 
@@ -160,6 +182,7 @@ def make_outcome(
         status: What became of the row; `pending` when the attempt's failure stopped the lane.
         completion: The reply; None for error and pending.
         finished_at: UTC.
+        is_permanent: Whether an error of a kind that can pass is known not to.
     """
     row = sending.row
     return Outcome(
@@ -182,6 +205,7 @@ def make_outcome(
         started_at=row.started_at,
         finished_at=finished_at,
         last_attempt=attempt,
+        is_permanent=is_permanent,
     )
 
 

@@ -9,7 +9,7 @@ import base64
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -18,8 +18,11 @@ import anyio
 import httpx
 
 from evalrun import __version__
-from evalrun.dispatch.decoding import BodyCodingError, BodyReader, BodyTooLargeError
 from evalrun.dispatch.exchange import Deadlines, Exchange
+from evalrun.dispatch.fast_engine import FastEngine
+from evalrun.dispatch.faults import Evidence
+from evalrun.dispatch.httpx_engine import HttpxEngine
+from evalrun.dispatch.intake import Intake, IntakeError
 from evalrun.dispatch.redaction import Redactor
 from evalrun.dispatch.wire import make_evidence
 from evalrun.errors import (
@@ -35,8 +38,6 @@ from evalrun.errors import (
 from evalrun.options import EndpointOptions
 from evalrun.records import ErrorCode, SimulatorHint
 
-MAX_ERROR_BODY_BYTES = 1024 * 1024
-"""Of a reply that is no 2xx, no more than this is read: it only explains a failure."""
 KEEP_ALIVE_S = 15.0
 """Idle connections are dropped after this; many servers close theirs sooner, which is noticed at reuse."""
 _ENGINE_ERRORS = (
@@ -48,6 +49,7 @@ _ENGINE_ERRORS = (
     anyio.ClosedResourceError,
     anyio.EndOfStream,
 )
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.LocalProtocolError, httpx.UnsupportedProtocol)
 # The peer hung up in the middle of a handshake: a lost connection, not a wrong certificate.
 _LOST_HANDSHAKE = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 
@@ -84,15 +86,21 @@ class Reply:
     headers: Mapping[str, str]
     """Names in lower case; of a name that came twice, the last value."""
     body: bytes
-    """Decoded and whole; of a reply that is no 2xx, perhaps only its beginning."""
+    """Decoded and whole; of a reply that is no 2xx, perhaps only its beginning; of a stream, what it says together."""
+    evidence: bytes | None
+    """Of a stream that reported an error, the beginning as it came, kept instead of the body; None for all others."""
     latency_s: float
     """From the start of the attempt to the last byte, connecting included."""
     first_byte_s: float
     """From the start of the attempt to the reply's headers."""
+    first_token_s: float | None
+    """From the start of the attempt to the first word of a streamed reply; None when not streamed or no word came."""
     bytes_received: int
     """Body bytes as received, before decoding."""
     is_redacted: bool
     """True when the body held a secret, which is masked now."""
+    flags: tuple[str, ...] = ()
+    """What is odd about the way it came: `no_done`, `finish_repeated`; `not_streamed` where a stream was asked for."""
 
 
 def make_target(options: EndpointOptions, *, environ: Mapping[str, str], base_url: str | None = None) -> Target:
@@ -142,10 +150,11 @@ async def open_transport(
 
     Args:
         target: Where to, with which secrets and limits.
-        engine: Transport to use instead of httpx's own; it is closed at the end.
+        engine: Engine to use instead of the target's own; it is closed at the end.
     """
-    async with engine or _ConnectionStack(target) as opened:
-        yield Transport(target, opened)
+    deadlines = Deadlines.of(target.options.timeout_s, is_stream=target.options.stream)
+    async with engine or _open_engine(target, deadlines) as opened:
+        yield Transport(target, opened, deadlines)
 
 
 class Transport:
@@ -154,21 +163,22 @@ class Transport:
     Args:
         target: Where to.
         engine: An open transport of httpx's interface.
+        deadlines: Limits of each attempt.
     """
 
-    def __init__(self, target: Target, engine: httpx.AsyncBaseTransport) -> None:
+    def __init__(self, target: Target, engine: httpx.AsyncBaseTransport, deadlines: Deadlines) -> None:
         secrets = [*target.headers.values(), *([target.api_key] if target.api_key is not None else [])]
         self.target = target
         self._engine = engine
         self._redactor = Redactor(secrets)
         self._url = httpx.URL(target.url)
         self._headers = _make_headers(target, self._url)
-        self._deadlines = Deadlines.of(target.options.timeout_s)
+        self._deadlines = deadlines
 
     def __repr__(self) -> str:
         return f"Transport({self.target.url!r})"
 
-    async def send(self, body: bytes, headers: RawHeaders = ()) -> Reply:
+    async def send(self, body: bytes, headers: RawHeaders = (), *, n_choices: int = 1) -> Reply:
         """Post one body and return the finished reply, whatever its status.
 
         A reused connection that turns out dead before a byte of the reply came is replaced once, at once and uncounted:
@@ -177,24 +187,23 @@ class Transport:
         Args:
             body: The request body.
             headers: More headers, of this request only.
+            n_choices: Choices that the body asks for: a stream that was cut off may lack some.
 
         Raises:
             ApiError: No whole reply came; class, code and `was_sent` say why and whether it may have been billed.
         """
-        exchange = Exchange(body, self._deadlines)
+        exchange = Exchange(body, self._deadlines, n_choices=n_choices)
         with anyio.CancelScope(deadline=exchange.total_deadline_s) as exchange.scope:
             for may_replace in (True, False):
                 try:
-                    return await self._exchange(exchange, headers)
+                    return self._finish(exchange, await self._exchange(exchange, headers))
                 except _ENGINE_ERRORS as error:
                     if not (may_replace and exchange.met_dead_connection):
                         raise self._translate(error, exchange) from None
                 exchange.restart()
-        code = exchange.name_passed_deadline()
-        text = f"no {'whole reply' if exchange.is_answered else 'reply'} from {self._url.host} in time ({code})"
-        raise TimedOutError(code, text, http_status=exchange.status, was_sent=exchange.was_sent)
+        return self._finish_late(exchange)
 
-    async def _exchange(self, exchange: Exchange, headers: RawHeaders) -> Reply:
+    async def _exchange(self, exchange: Exchange, headers: RawHeaders) -> Intake:
         request = httpx.Request(
             "POST",
             self._url,
@@ -204,127 +213,107 @@ class Transport:
         )
         response = await self._engine.handle_async_request(request)
         try:
-            exchange.note_headers(response.status_code)
-            reply_headers = self._read_headers(response)
-            reader = BodyReader(reply_headers.get("content-encoding", ""))
-            failure = await self._read_body(response, exchange, reader)
+            intake = exchange.note_headers(response.status_code, self._read_headers(response))
+            try:
+                await self._read_body(response, exchange, intake)
+            except _ENGINE_ERRORS as error:
+                reason = str(error) if isinstance(error, httpx.RemoteProtocolError) else None
+                if not intake.cut(reason):
+                    raise
         finally:
             await response.aclose()
-        if failure is not None:
-            raise self._make_body_error(failure, response.status_code, reply_headers, reader) from None
-        return self._make_reply(response.status_code, reply_headers, reader, exchange)
+        return intake
 
-    async def _read_body(
-        self, response: httpx.Response, exchange: Exchange, reader: BodyReader
-    ) -> BodyTooLargeError | BodyCodingError | httpx.RemoteProtocolError | None:
-        """Read the body to its end and return what is wrong with it; None when nothing is.
-
-        Of a reply that is no 2xx its status matters more than its body: what can be had of the first MiB is enough.
-        """
-        is_success = response.is_success
-        try:
-            async for chunk in response.stream:  # type: ignore[union-attr] # always the async kind here
+    async def _read_body(self, response: httpx.Response, exchange: Exchange, intake: Intake) -> None:
+        async for chunk in response.stream:  # type: ignore[union-attr] # always the async kind here
+            was_done = intake.is_done
+            if not was_done:
                 exchange.note_chunk()
-                reader.feed(chunk)
-                if not is_success and reader.n_decoded_bytes > MAX_ERROR_BODY_BYTES:
-                    return None
-            reader.check_end()
-        except (BodyTooLargeError, BodyCodingError, httpx.RemoteProtocolError) as failure:
-            return failure if is_success else None
-        except _ENGINE_ERRORS:
-            if is_success:
-                raise
-        return None
+            intake.feed(chunk)
+            if intake.has_token:
+                exchange.note_token()
+            if intake.is_done and not was_done:
+                exchange.note_done()
+            if intake.is_enough:
+                return
 
-    def _make_body_error(
-        self, failure: Exception, status: int, headers: Mapping[str, str], reader: BodyReader
-    ) -> ApiError:
-        evidence = make_evidence(status, headers, self._redactor.redact_bytes(reader.peek()))
-        evidence["bytes_received"] = reader.n_received_bytes
-        if isinstance(failure, BodyTooLargeError):
-            text = f"the reply's body is larger than {reader.max_bytes // 1024**2} MiB"
-            return MalformedReplyError(ErrorCode.BODY_TOO_LARGE, text, **evidence)
-        text = f"HTTP {status} with a damaged body: {self._redactor.redact(str(failure))}"
-        return DamagedReplyError(ErrorCode.BODY_INVALID, text, **evidence)
+    def _finish(self, exchange: Exchange, intake: Intake) -> Reply:
+        """Return the reply, now that nothing more of it comes.
 
-    def _make_reply(self, status: int, headers: Mapping[str, str], reader: BodyReader, exchange: Exchange) -> Reply:
-        received = reader.peek()
+        Raises:
+            ApiError: It is damaged, too large or incomplete.
+        """
+        try:
+            received = intake.end()
+        except IntakeError as failure:
+            raise self._make_intake_error(failure, exchange, intake) from None
         body = self._redactor.redact_bytes(received)
         return Reply(
-            status=status,
-            headers=headers,
+            status=intake.status,
+            headers=intake.headers,
             body=body,
-            latency_s=exchange.elapsed_s(),
+            evidence=intake.make_evidence(self._redactor) if intake.has_failed else None,
+            latency_s=exchange.last_byte_s if intake.is_stream else exchange.elapsed_s(),
             first_byte_s=exchange.first_byte_s,
-            bytes_received=reader.n_received_bytes,
+            first_token_s=exchange.first_token_s,
+            bytes_received=intake.bytes_received,
             is_redacted=body is not received,
+            flags=intake.flags,
         )
+
+    def _finish_late(self, exchange: Exchange) -> Reply:
+        """Return the reply of an exchange that a deadline ended: a stream may have lacked nothing but its end.
+
+        Raises:
+            ApiError: It did lack something.
+        """
+        intake = exchange.intake
+        code = exchange.name_passed_deadline()
+        if intake is None:
+            text = f"no reply from {self._url.host} in time ({code})"
+            raise TimedOutError(code, text, was_sent=exchange.was_sent)
+        if intake.is_complete:
+            intake.cut()
+            return self._finish(exchange, intake)
+        text = f"no whole reply from {self._url.host} in time ({code})"
+        raise TimedOutError(code, text, **self._make_evidence(exchange, intake))
+
+    def _make_intake_error(self, failure: IntakeError, exchange: Exchange, intake: Intake) -> ApiError:
+        evidence = self._make_evidence(exchange, intake)
+        if failure.code is ErrorCode.BODY_TOO_LARGE:
+            return MalformedReplyError(failure.code, failure.message, **evidence)
+        message = self._redactor.redact(failure.message)
+        is_gap = failure.code is ErrorCode.STREAM_INCOMPLETE
+        text = (
+            f"HTTP {intake.status}, but {message}" if is_gap else f"HTTP {intake.status} with a damaged body: {message}"
+        )
+        return DamagedReplyError(failure.code, text, **evidence)
+
+    def _make_evidence(self, exchange: Exchange, intake: Intake) -> Evidence:
+        evidence = make_evidence(intake.status, intake.headers, intake.make_evidence(self._redactor))
+        evidence["bytes_received"] = intake.bytes_received
+        evidence["first_token_s"] = exchange.first_token_s
+        return evidence
 
     def _read_headers(self, response: httpx.Response) -> dict[str, str]:
         redact = self._redactor.redact
         return {name.decode("latin-1").lower(): redact(value.decode("latin-1")) for name, value in response.headers.raw}
 
     def _translate(self, error: Exception, exchange: Exchange) -> ApiError:
+        if isinstance(error, _NEVER_SENT):
+            exchange.note_unsent()
         fault = _describe_fault(error, exchange)
         port = f":{self._url.port}" if self._url.port else ""
         text = self._redactor.redact(f"{self._url.host}{port}: {fault.message}")
         return fault.error_class(fault.code, text, http_status=exchange.status, was_sent=exchange.was_sent)
 
 
-class _ConnectionStack(httpx.AsyncBaseTransport):
-    """httpx's own transport, one for each connection, the one used last on top.
-
-    A single pool of httpx goes through all its connections several times for each request, which from a few dozen on
-    costs more than the request itself. A stack never looks at more than one, and since there are as many workers as
-    connections, nobody ever waits for one.
-
-    Certificates are always verified. A plain address gets a context that trusts nobody, since loading the certificate
-    store takes as long as twenty requests. Proxies are read by httpx's client only, which is not used.
-    """
-
-    def __init__(self, target: Target) -> None:
+def _open_engine(target: Target, deadlines: Deadlines) -> httpx.AsyncBaseTransport:
+    """Return the engine that a target asks for: the fast one unless it says `transport: httpx`."""
+    if target.options.transport == "httpx":
         is_encrypted = target.url.lower().startswith("https:")
-        self._tls = httpx.create_ssl_context() if is_encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._idle: list[httpx.AsyncHTTPTransport] = []
-        self._all: list[httpx.AsyncHTTPTransport] = []
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        connection = self._idle.pop() if self._idle else self._open()
-        try:
-            response = await connection.handle_async_request(request)
-        except BaseException:
-            self._idle.append(connection)
-            raise
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        response.stream = _LentStream(response.stream, lambda: self._idle.append(connection))
-        return response
-
-    async def aclose(self) -> None:
-        for connection in self._all:
-            await connection.aclose()
-
-    def _open(self) -> httpx.AsyncHTTPTransport:
-        limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEP_ALIVE_S)
-        connection = httpx.AsyncHTTPTransport(verify=self._tls, limits=limits)
-        self._all.append(connection)
-        return connection
-
-
-class _LentStream(httpx.AsyncByteStream):
-    """A reply's body that gives its connection back when it is closed."""
-
-    def __init__(self, stream: httpx.AsyncByteStream, give_back: Callable[[], None]) -> None:
-        self._stream = stream
-        self._give_back = give_back
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._stream.__aiter__()
-
-    async def aclose(self) -> None:
-        try:
-            await self._stream.aclose()
-        finally:
-            self._give_back()
+        return HttpxEngine(is_encrypted=is_encrypted, keep_alive_s=KEEP_ALIVE_S)
+    return FastEngine(deadlines, keep_alive_s=KEEP_ALIVE_S)
 
 
 class _Body(httpx.AsyncByteStream):

@@ -27,8 +27,13 @@ from evalrun.dispatch.usage import parse_usage
 from evalrun.errors import DamagedReplyError, ServerFaultError
 from evalrun.records import Completion, ErrorCode, Status
 
+# Finish reasons are compared in lower case: relays of Gemini pass its own on as they are.
 _FINISHED = frozenset({"stop", "tool_calls", "function_call"})
 _CUT_SHORT = frozenset({"length", "max_tokens", "model_length"})
+_FILTERED = frozenset({"content_filter", "safety", "prohibited_content", "blocklist", "spii", "recitation"})
+_KNOWN = _FINISHED | _CUT_SHORT | _FILTERED
+_FAILED = frozenset({"error", "insufficient_system_resource"})
+"""The server gave up in the middle: what it said so far is no answer."""
 
 
 class _DamageError(Exception):
@@ -36,32 +41,41 @@ class _DamageError(Exception):
 
 
 def parse_reply(
-    status: int, headers: Mapping[str, str], body: bytes, *, model: str | None = None, now: datetime | None = None
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    model: str | None = None,
+    n_choices: int = 1,
+    now: datetime | None = None,
+    evidence: bytes | None = None,
 ) -> Completion:
     """Return the completion that a reply holds.
 
     Args:
         status: HTTP status.
         headers: Names in lower case.
-        body: The decoded body, whole.
+        body: The decoded body, whole; of a stream, what its chunks say together.
         model: Model id that was asked for; None does not compare it with the reply's.
+        n_choices: Choices that were asked for; fewer are flagged.
         now: Local UTC time, for a dated Retry-After without `Date`.
+        evidence: What a failure keeps instead of the body's beginning; None keeps that.
 
     Raises:
         ApiError: The reply is an error, or no completion; class and code say which.
     """
     if not 200 <= status < 300:
-        evidence = make_evidence(status, headers, body, now=now)
-        raise make_status_error(status, body, evidence, location=headers.get("location"))
+        facts = make_evidence(status, headers, body, now=now)
+        raise make_status_error(status, body, facts, location=headers.get("location"))
     try:
         loaded = load_json(body)
-        completion = _parse_completion(loaded.value, model)
+        completion = _parse_completion(loaded.value, model, n_choices)
     except _ComplaintError as found:
-        raise found.make_error(make_evidence(status, headers, body, now=now)) from None
+        raise found.make_error(make_evidence(status, headers, evidence or body, now=now)) from None
     except (_DamageError, ValueError) as error:
         text = f"HTTP {status} without a completion: {_describe_damage(error, body)}"
-        evidence = make_evidence(status, headers, body, now=now)
-        raise DamagedReplyError(ErrorCode.BODY_INVALID, text, **evidence) from None
+        facts = make_evidence(status, headers, evidence or body, now=now)
+        raise DamagedReplyError(ErrorCode.BODY_INVALID, text, **facts) from None
     return replace(completion, flags=(*completion.flags, "text_cleaned")) if loaded.was_cleaned else completion
 
 
@@ -74,19 +88,21 @@ def make_evidence(status: int, headers: Mapping[str, str], body: bytes, *, now: 
         body=body[:EVIDENCE_BYTES],
         request_id=find_request_id(headers),
         bytes_received=len(body),
+        first_token_s=None,
     )
 
 
 class _ComplaintError(Exception):
     """The reply holds an error object, or a choice that ended with an error."""
 
-    def __init__(self, complaint: Complaint | None) -> None:
+    def __init__(self, complaint: Complaint | None, finish_reason: str = "") -> None:
         super().__init__()
         self.complaint = complaint
+        self.finish_reason = finish_reason
 
     def make_error(self, evidence: Evidence) -> Exception:
         if self.complaint is None:
-            text = "error in a 200 reply: finish_reason is `error`, without a word why"
+            text = f"error in a 200 reply: finish_reason is `{self.finish_reason}`, without a word why"
             return ServerFaultError(ErrorCode.ERROR_IN_200, text, **evidence)
         return make_complaint_error(self.complaint, evidence)
 
@@ -99,7 +115,7 @@ def _describe_damage(error: Exception, body: bytes) -> str:
     return f"no JSON ({excerpt(str(error))}), it begins with: {describe_body(body)[:120]}"
 
 
-def _parse_completion(value: Any, model: str | None) -> Completion:
+def _parse_completion(value: Any, model: str | None, n_choices: int) -> Completion:
     if isinstance(value, Mapping) and value.get("error"):
         raise _ComplaintError(find_complaint(value))
     choices = value.get("choices") if isinstance(value, Mapping) else None
@@ -109,14 +125,13 @@ def _parse_completion(value: Any, model: str | None) -> Completion:
             raise _ComplaintError(complaint)
         raise _DamageError("it has no `choices`")
     choice = _choose_first(choices)
-    if choice.get("error"):
-        raise _ComplaintError(find_complaint(choice))
-    if choice.get("finish_reason") == "error":
-        raise _ComplaintError(None)
+    if _has_failed(choice):
+        complaint = find_complaint(choice) if choice.get("error") else None
+        raise _ComplaintError(complaint, str(choice.get("finish_reason")))
     completion = _read_choice(choice)
     usage = parse_usage(value.get("usage"))
     response_model = _read_text(value, "model")
-    flags = (*completion.flags, *usage.flags)
+    flags = (*completion.flags, *usage.flags, *_flag_choices(choices, n_choices))
     if model is not None and response_model is not None and response_model != model:
         flags = (*flags, "model_mismatch")
     return replace(
@@ -129,6 +144,25 @@ def _parse_completion(value: Any, model: str | None) -> Completion:
         usage=usage,
         flags=flags,
     )
+
+
+def _flag_choices(choices: Sequence[Any], n_choices: int) -> tuple[str, ...]:
+    """Say when fewer choices can be used than were asked for, or when two bear the same index."""
+    if len(choices) == n_choices == 1:
+        return ()  # The one that is there has just been read.
+    usable = [
+        choice
+        for choice in choices
+        if isinstance(choice, Mapping) and isinstance(choice.get("message"), Mapping) and not _has_failed(choice)
+    ]
+    indexes = [choice["index"] for choice in usable if isinstance(choice.get("index"), int)]
+    flags = ("fewer_choices",) if len(usable) < n_choices else ()
+    return (*flags, "choice_index_repeated") if len(set(indexes)) < len(indexes) else flags
+
+
+def _has_failed(choice: Mapping[str, Any]) -> bool:
+    """Tell whether a choice carries an error, or says that it ended with one."""
+    return bool(choice.get("error")) or (_read_text(choice, "finish_reason") or "").lower() in _FAILED
 
 
 def _choose_first(choices: Sequence[Any]) -> Mapping[str, Any]:
@@ -162,9 +196,10 @@ def _read_choice(choice: Mapping[str, Any]) -> Completion:
 
 
 def _decide_status(finish_reason: str | None, *, text: str, refusal: str | None, has_tool_calls: bool) -> Status:
-    if finish_reason == "content_filter":
+    reason = (finish_reason or "").lower()
+    if reason in _FILTERED:
         return Status.FILTERED
-    if finish_reason in _CUT_SHORT:
+    if reason in _CUT_SHORT:
         return Status.TRUNCATED
     if text or has_tool_calls:
         return Status.OK
@@ -180,8 +215,7 @@ def _choose_output(status: Status, text: str, *, has_tool_calls: bool) -> str | 
 def _flag_finish(finish_reason: str | None) -> tuple[str, ...]:
     if finish_reason is None:
         return ("finish_reason_missing",)
-    known = finish_reason in _FINISHED or finish_reason in _CUT_SHORT or finish_reason == "content_filter"
-    return () if known else ("finish_reason_unknown",)
+    return () if finish_reason.lower() in _KNOWN else ("finish_reason_unknown",)
 
 
 def _read_content(message: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:

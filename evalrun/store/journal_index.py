@@ -55,6 +55,8 @@ class Entry(NamedTuple):
     """Attempts so far over the whole run; one that was in flight when a process died counts."""
     billed_usd: Decimal | None
     """Cost so far of an unfinished row; None when unknown. Always None for a finished row: read its outcome."""
+    is_permanent: bool = False
+    """Whether the newest outcome is an error that cannot pass, though its code can."""
 
 
 class InDoubt(NamedTuple):
@@ -146,6 +148,7 @@ class JournalIndex:
         self._code_names: list[str | None] = [None, *(code.value for code in ErrorCode)]
         self._attempts = array("H")
         self._billed: dict[int, Decimal | None] = {}
+        self._permanent: set[int] = set()
         self._in_flight: dict[int, tuple[str, str, int]] = {}
 
     def __len__(self) -> int:
@@ -175,6 +178,7 @@ class JournalIndex:
             request_key=key,
             attempts=self._attempts[number],
             billed_usd=None if number in self._in_flight else self._billed.get(number),
+            is_permanent=number in self._permanent,
         )
 
     def read_outcome(self, row_id: str, *, with_attempt: bool = True) -> Outcome | None:
@@ -230,6 +234,7 @@ class JournalIndex:
             )
             self._set_place(number, segment, offset, length)
             self._set_finish(number, code.decode() if code else None, _read_usd(usd.decode() if usd else None))
+            self._permanent.discard(number)
             return
         self._add_fields(frame.kind, parse_body(frame.body), segment=segment, offset=offset, length=length)
 
@@ -246,6 +251,7 @@ class JournalIndex:
             number = self._add_outcome(row_id, request_key, fields["attempts"], _STATUS_NUMBERS[fields["status"]])
             self._set_place(number, segment, offset, length)
             self._set_finish(number, fields.get("error_code"), _read_usd(fields.get("billed_usd")))
+            self._set_permanent(number, is_permanent=fields.get("is_permanent", False))
 
     def add_record(self, record: Started | Attempt | Outcome, *, segment: int, offset: int, length: int) -> None:
         """Take in a record that was written."""
@@ -258,6 +264,7 @@ class JournalIndex:
             number = self._add_outcome(record.row_id, record.request_key, record.attempts, status)
             self._set_place(number, segment, offset, length)
             self._set_finish(number, record.error_code, record.billed_usd)
+            self._set_permanent(number, is_permanent=record.is_permanent)
 
     def add_session(self, facts: dict[str, Any]) -> None:
         """Take in the facts of one call of the run."""
@@ -319,6 +326,12 @@ class JournalIndex:
             self._billed.pop(number, None)
         else:
             self._billed[number] = billed_usd
+
+    def _set_permanent(self, number: int, *, is_permanent: bool) -> None:
+        if is_permanent:
+            self._permanent.add(number)
+        else:
+            self._permanent.discard(number)
 
     def _open_segment(self, segment: int) -> int:
         handle = self._handles.get(segment)

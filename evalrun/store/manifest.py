@@ -64,10 +64,11 @@ def is_finished(manifest: Mapping[str, Any]) -> bool:
     """Tell whether a run is finished: nothing pending, no error that can pass.
 
     Args:
-        manifest: With `counts` by status and `errors` by error code.
+        manifest: With `counts` by status, `errors` by error code, and how many of these are permanent all the same.
     """
     counts, errors = manifest.get("counts", {}), manifest.get("errors", {})
-    return not counts.get(Status.PENDING.value, 0) and not any(errors.get(code.value, 0) for code in PASSING)
+    n_passing = sum(errors.get(code.value, 0) for code in PASSING) - manifest.get("n_permanent_errors", 0)
+    return not counts.get(Status.PENDING.value, 0) and n_passing <= 0
 
 
 def _write_bytes(path: Any, content: bytes) -> None:

@@ -184,6 +184,8 @@ _ATTEMPTS_ARE = (
 )
 
 _I64_LIMIT = 2**63
+PERMANENT = "permanent"
+"""Flag of an error that cannot pass, though its code can."""
 _TEXT_CLEANED = "text_cleaned"
 _NO_COMPLETION = Completion(status=Status.PENDING, output=None)
 
@@ -286,7 +288,7 @@ def render_schema_markdown() -> str:
 def _build_finished(outcome: Outcome) -> dict[str, Any]:
     completion = outcome.completion or _NO_COMPLETION
     usage_columns, flags = _build_usage(outcome.usage)
-    flags = [*completion.flags, *flags]
+    flags = [*completion.flags, *flags, *([PERMANENT] if outcome.is_permanent else [])]
     row = {
         "status": outcome.status.value,
         "error_code": outcome.error_code,

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 import pytest
 
+from tests.dispatch import rig
 from tests.fake_endpoint import FakeEndpoint
 
 
@@ -19,3 +20,9 @@ def endpoint() -> Iterator[FakeEndpoint]:
     """A fresh scripted server."""
     with FakeEndpoint() as server:
         yield server
+
+
+@pytest.fixture(params=[None, "httpx"], ids=["fast engine", "httpx engine"])
+def each_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is true of a transport is true of it on each engine."""
+    monkeypatch.setitem(rig.ENGINE, "transport", request.param)

@@ -17,6 +17,8 @@ from evalrun.records import Attempt, LaneProgress, Outcome, Request, Sample, Sim
 PRICE = PriceOptions(input=Decimal(1), output=Decimal(10))
 FAST_RETRY = RetryOptions(base_s=0.01, max_s=0.02)
 TIMEOUTS = TimeoutOptions(connect=5, total=20)
+ENGINE: dict[str, Any] = {}
+"""The `transport` that endpoints ask for; the fixture `each_engine` goes through all of them."""
 
 
 def make_request(prompt: str, *, index: int = 0, model: str = "m", hint: SimulatorHint | None = None) -> Request:
@@ -44,7 +46,7 @@ def make_requests(n: int, *, model: str = "m") -> list[Request]:
 def make_options(base_url: str, **changes: Any) -> EndpointOptions:
     """Return an endpoint with short waits."""
     options: dict[str, Any] = {"base_url": base_url, "concurrency": 4, "retry": FAST_RETRY, "timeout_s": TIMEOUTS}
-    return EndpointOptions(**(options | changes))
+    return EndpointOptions(**(options | ENGINE | changes))
 
 
 @dataclass(slots=True)

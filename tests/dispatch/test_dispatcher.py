@@ -24,15 +24,18 @@ from tests.fake_endpoint import (
     FakeReply,
     SeenRequest,
     close_idle,
+    make_chunks,
     make_completion,
     reply_error,
     reply_json,
+    reply_stream,
     reply_text,
 )
 
 pytestmark = pytest.mark.anyio
 
 OPEN_FILES = Path("/proc/self/fd")
+UNFINISHED = make_chunks("par", "tial", finish_reason=None, usage=None)
 NO_RETRY = replace(FAST_RETRY, max_attempts=1)
 
 
@@ -182,6 +185,14 @@ async def test_hint_reaches_simulators_only(endpoint: FakeEndpoint, is_simulator
         reply_json({"choices": []}),
         reply_json({"error": {"message": "busy", "code": 502}}),
         reply_text(delay_s=3),
+        reply_stream(*UNFINISHED),
+        reply_stream(*UNFINISHED, has_done=False, cut_after_bytes=10_000),
+        reply_stream(*UNFINISHED, has_done=False, framing="length", declared_bytes=9999, ending="rst"),
+        reply_stream(b"data: {\n\n"),
+        reply_stream({"error": {"message": "busy", "code": 502}}),
+        reply_stream(b'event: error\ndata: {"message": "busy", "type": "overloaded_error"}\n\n'),
+        reply_stream(*make_chunks("partial", finish_reason="error")),
+        reply_stream(delay_s=3),
     ],
 )
 async def test_passing_fault_is_asked_again(endpoint: FakeEndpoint, fault: FakeReply) -> None:
@@ -281,6 +292,7 @@ async def test_permanent_refusal_costs_one_request(endpoint: FakeEndpoint, reply
     assert outcome.cost_usd == (0 if is_http_error else None)
     assert outcome.last_attempt is not None
     assert outcome.last_attempt.maybe_billed is not is_http_error
+    assert outcome.is_permanent is (code == "error_in_200")
     assert rig.progress[0].stopped_by is None
 
 
@@ -291,6 +303,15 @@ async def test_request_too_large_says_its_size(endpoint: FakeEndpoint) -> None:
     request = make_request("x" * 5000)
     await rig.run([request])
     assert f"{len(request.body)} bytes" in str(next(iter(rig.outcomes.values())).error_message)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_call_cut_by_a_proxy_advises_streams(endpoint: FakeEndpoint, is_stream: bool) -> None:
+    """A 504 tells whoever does not stream that streams outlive proxies."""
+    endpoint.script_for("cut", FakeReply(status=504, body=b"<html>gateway time-out</html>"), repeat_last=True)
+    rig = make_rig(endpoint.base_url, retry=NO_RETRY, stream=is_stream)
+    await rig.run([make_request("fine"), make_request("cut")])
+    assert ("stream: true" in str(rig.outcomes["cut"].error_message)) is not is_stream
 
 
 @pytest.mark.parametrize(

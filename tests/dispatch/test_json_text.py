@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from evalrun.dispatch.json_text import dump_json
+from evalrun.dispatch.json_text import dump_json, load_fragment, load_json, write_fragments
 
 
 def nest(depth: int) -> Any:
@@ -25,3 +25,23 @@ def test_nesting_without_end_is_a_value_error() -> None:
     """A value that no writer can follow is refused, not a crash."""
     with pytest.raises(ValueError, match="nested too deeply"):
         dump_json(nest(100_000))
+    with pytest.raises(ValueError, match="nested too deeply"):
+        write_fragments(nest(100_000))
+
+
+@pytest.mark.parametrize("value", [nest(500), {"a": [1, "é", None]}])
+def test_fragments_are_written_as_json(value: Any) -> None:
+    """What was put together comes back as it is, however deep."""
+    assert load_json(write_fragments(value)) == (value, False)
+
+
+def test_fragments_beyond_the_fast_writer_are_written() -> None:
+    """Huge integers are kept digit by digit, and halves of a character that met are one."""
+    assert write_fragments(10**30) == b"1" + b"0" * 30
+    assert load_json(write_fragments("a\ud83d\ude00b")) == ("a😀b", False)
+
+
+def test_half_a_character_is_kept_until_it_is_written() -> None:
+    """A fragment may hold half of a character; one that found no other half is cleaned when it is read again."""
+    assert load_fragment(rb'"\ud83d"') == "\ud83d"
+    assert load_json(write_fragments("\ud83d")) == ("\ufffd", True)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evalrun.dispatch.faults import find_complaint
 from evalrun.dispatch.wire import parse_reply
 from evalrun.errors import (
     ApiError,
@@ -72,6 +73,10 @@ def test_reply_is_read_whole() -> None:
         ("a", None, {}, Status.OK, "a", ("finish_reason_missing",)),
         ("a", "weird", {}, Status.OK, "a", ("finish_reason_unknown",)),
         (None, "stop", {"audio": {"transcript": "said"}}, Status.OK, "said", ()),
+        (None, "stop", {"tool_calls": [{"id": "1"}]}, Status.OK, None, ()),
+        ("a", "STOP", {}, Status.OK, "a", ()),
+        ("a", "MAX_TOKENS", {}, Status.TRUNCATED, "a", ()),
+        (None, "SAFETY", {}, Status.FILTERED, None, ()),
     ],
 )
 def test_finish_decides_the_status(
@@ -123,6 +128,26 @@ def test_several_choices_are_all_kept() -> None:
     assert completion.output == "first"
     assert completion.choices is not None
     assert len(json.loads(completion.choices)) == 2
+
+
+@pytest.mark.parametrize(
+    ("choices", "n_choices", "flags"),
+    [
+        ([{"index": 0}], 1, ()),
+        ([{"index": 0}], 2, ("fewer_choices",)),
+        ([{"index": 0}, {"index": 1}], 2, ()),
+        ([{"index": 0}, {"index": 1, "error": {"message": "died"}}], 2, ("fewer_choices",)),
+        ([{"index": 0}, {"index": 1, "message": None}], 2, ("fewer_choices",)),
+        ([{"index": 0}, {"index": 1, "finish_reason": "error"}], 2, ("fewer_choices",)),
+        ([{"index": 0}, {"index": 0}], 2, ("choice_index_repeated",)),
+        ([{}, {}], 2, ()),
+    ],
+)
+def test_choices_are_counted(choices: list[Any], n_choices: int, flags: tuple[str, ...]) -> None:
+    """Fewer choices than were asked for, failed ones not counted, are flagged, and so is an index that comes twice."""
+    value = make_completion("x")
+    value["choices"] = [{**value["choices"][0], "index": None} | choice for choice in choices]
+    assert read(value, n_choices=n_choices).flags == flags
 
 
 def test_other_model_is_flagged() -> None:
@@ -236,11 +261,19 @@ def test_error_beside_choices_is_an_error() -> None:
     assert fail(200, value).code == ErrorCode.ERROR_IN_200
 
 
-def test_finish_reason_error_is_an_error() -> None:
-    """A choice that ended with `error` is no answer."""
-    failure = fail(200, make_completion("partial", finish_reason="error"))
+@pytest.mark.parametrize("finish_reason", ["error", "insufficient_system_resource"])
+def test_finish_reason_error_is_an_error(finish_reason: str) -> None:
+    """A choice that the server gave up on is no answer, whatever text came before."""
+    failure = fail(200, make_completion("partial", finish_reason=finish_reason))
     assert isinstance(failure, ServerFaultError)
-    assert failure.code == ErrorCode.ERROR_IN_200
+    assert (failure.code, finish_reason in failure.message) == (ErrorCode.ERROR_IN_200, True)
+
+
+def test_failure_keeps_the_evidence_it_is_given() -> None:
+    """Of a stream that failed, what is kept is how it looked on the wire."""
+    with pytest.raises(ApiError) as caught:
+        parse_reply(200, {}, b'{"error": "died"}', evidence=b"data: ...")
+    assert caught.value.body == b"data: ..."
 
 
 def test_null_error_is_no_error() -> None:
@@ -276,6 +309,16 @@ def test_error_body_is_quoted_whatever_its_shape(body: Any) -> None:
     assert "why" in error.message
     assert "<" not in error.message
     assert error.message.startswith("HTTP 500: ")
+
+
+def test_error_nested_beyond_all_bounds_is_still_one() -> None:
+    """An explanation that cannot be written says so."""
+    message: Any = "why"
+    for _ in range(100_000):
+        message = [message]
+    complaint = find_complaint({"error": {"message": message}})
+    assert complaint is not None
+    assert complaint.message == "an explanation nested too deeply to be shown"
 
 
 def test_error_with_an_empty_body_still_says_its_status() -> None:
@@ -359,6 +402,24 @@ def test_402_for_requests_in_flight_only_waits() -> None:
     body = {"error": {"message": "x", "code": 402, "metadata": {"limit_source": "openrouter_in_flight_budget"}}}
     assert fail(402, body, {"retry-after": "2"}).code == ErrorCode.RATE_LIMITED
     assert fail(402, body).code == ErrorCode.QUOTA
+
+
+@pytest.mark.parametrize(
+    ("details", "headers", "wait_s"),
+    [
+        ([{"@type": "x"}, {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.5s"}], {}, 34.5),
+        ([{"retryDelay": "34s"}], {"retry-after": "2"}, 2.0),
+        ([{"retryDelay": 7}, "x", {"retryDelay": "soon"}], {}, None),
+        ({"retryDelay": "34s"}, {}, None),
+    ],
+)
+def test_wait_in_the_body_counts_where_no_header_says_one(
+    details: Any, headers: dict[str, str], wait_s: float | None
+) -> None:
+    """Gemini asks for its wait in the details of the error, in whatever status that comes."""
+    body = [{"error": {"code": 429, "message": "x", "status": "RESOURCE_EXHAUSTED", "details": details}}]
+    assert fail(429, body, headers).retry_after_s == wait_s
+    assert fail(200, body, headers).retry_after_s == wait_s
 
 
 def test_redirect_names_its_target() -> None:

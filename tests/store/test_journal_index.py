@@ -67,6 +67,21 @@ def test_index_keeps_cost_of_an_error_outcome(tmp_path: Path) -> None:
         assert index.get(make_id("row1")) == Entry(Status.ERROR, "timeout_total", make_id("key1"), 3, Decimal("0.1"))
 
 
+def test_index_knows_an_error_that_cannot_pass(tmp_path: Path) -> None:
+    """A permanent error is known for one by the resume, until the row has another outcome."""
+    permanent = make_error(1, ErrorCode.ERROR_IN_200, is_permanent=True)
+    with _write(make_folder(tmp_path / "one"), permanent) as index:
+        entry = index.get(make_id("row1"))
+        assert entry is not None
+        assert (entry.error_code, entry.is_permanent) == ("error_in_200", True)
+        assert index.read_outcome(make_id("row1")) == permanent
+    for later in (make_error(1, ErrorCode.ERROR_IN_200), make_outcome(1)):
+        with _write(make_folder(tmp_path / later.status), permanent, later) as index:
+            entry = index.get(make_id("row1"))
+            assert entry is not None
+            assert not entry.is_permanent
+
+
 def test_index_calls_the_cost_unknown_after_an_attempt_of_unknown_cost(tmp_path: Path) -> None:
     """One unknown part makes the sum unknown, never smaller."""
     records = make_failed_attempt(1, 1, None), make_failed_attempt(1, 2, Decimal("0.5"))

@@ -86,6 +86,8 @@ def test_manifest_that_cannot_be_read_is_a_store_error(tmp_path: Path) -> None:
         ({"counts": {"ok": 3, "error": 1}, "errors": {"bad_request": 1}}, True),
         ({"counts": {"ok": 3, "error": 1}, "errors": {"timeout_total": 1}}, False),
         ({"counts": {"ok": 3, "error": 0}, "errors": {"timeout_total": 0}}, True),
+        ({"counts": {"error": 2}, "errors": {"error_in_200": 2}, "n_permanent_errors": 1}, False),
+        ({"counts": {"error": 2}, "errors": {"error_in_200": 2}, "n_permanent_errors": 2}, True),
     ],
 )
 def test_run_is_finished_when_nothing_is_left_to_ask(manifest: dict[str, Any], expected: bool) -> None:

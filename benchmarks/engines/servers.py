@@ -1,0 +1,148 @@
+"""The other side of the wire: nginx with one canned completion, plain and over TLS, and a server of event streams."""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import trustme
+
+N_CHUNKS = 51
+CHUNK_EVERY_S = 0.05
+_NGINX = """
+worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log;
+events {{ worker_connections 8192; }}
+http {{
+    access_log off; keepalive_requests 100000000; keepalive_timeout 120s; default_type application/json;
+    client_body_temp_path {folder}/a; proxy_temp_path {folder}/b; fastcgi_temp_path {folder}/c;
+    uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;
+    ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/key.pem;
+    server {{
+        listen 127.0.0.1:{plain} backlog=4096; listen 127.0.0.1:{tls} ssl backlog=4096;
+        root {folder}; error_page 405 =200 /reply.json;
+        location / {{ try_files /reply.json =404; }}
+    }}
+}}
+"""
+
+
+def make_reply() -> bytes:
+    """Return a completion as OpenAI writes them."""
+    message = {"role": "assistant", "content": "The answer is 42. " + "x" * 120, "refusal": None, "annotations": []}
+    usage = {
+        "prompt_tokens": 26,
+        "completion_tokens": 10,
+        "total_tokens": 36,
+        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
+    }
+    completion = {
+        "id": "chatcmpl-benchmark",
+        "object": "chat.completion",
+        "created": 1_760_000_000,
+        "model": "gpt-5.1",
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
+        "usage": usage,
+        "service_tier": "default",
+    }
+    return json.dumps(completion).encode()
+
+
+def pin(command: list[str], core: int) -> list[str]:
+    """Return the command bound to one core, where the machine has more than one and `taskset`."""
+    cores = os.cpu_count() or 1
+    return ["taskset", "-c", str(core), *command] if cores > core and shutil.which("taskset") else command
+
+
+@contextmanager
+def serve_nginx(folder: Path, *, plain: int, tls: int) -> Iterator[Path]:
+    """Serve the canned completion; yields the authority's certificate."""
+    nginx = shutil.which("nginx") or "/usr/sbin/nginx"
+    if not Path(nginx).exists():
+        sys.exit("nginx is not installed: apt-get install nginx-light")
+    # nginx started by root reads as another user.
+    folder.chmod(0o755)
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_pem.write_to_path(str(folder / "key.pem"))
+    (folder / "cert.pem").write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    (folder / "reply.json").write_bytes(make_reply())
+    (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, plain=plain, tls=tls))
+    command = pin([nginx, "-p", str(folder), "-e", str(folder / "nginx.log"), "-c", str(folder / "nginx.conf")], 1)
+    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        time.sleep(0.5)
+        yield folder / "ca.pem"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@contextmanager
+def serve_streams(port: int) -> Iterator[None]:
+    """Serve event streams of 51 chunks, one every 50 ms, all streams in step."""
+    command = pin([sys.executable, "-m", "benchmarks.engines.servers", str(port)], 1)
+    server = subprocess.Popen(command)
+    try:
+        time.sleep(0.7)
+        yield
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _encode_chunk(delta: dict[str, str], finish_reason: str | None) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+    value = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
+    event = b"data: " + json.dumps(value).encode() + b"\n\n"
+    return b"%x\r\n%b\r\n" % (len(event), event)
+
+
+class _Stream(asyncio.Protocol):
+    """One connection; a request ends with the closing brace of its JSON body."""
+
+    def __init__(self, opened: list[list[Any]]) -> None:
+        self._opened = opened
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self._read = b""
+
+    def data_received(self, data: bytes) -> None:
+        self._read += data
+        if b"\r\n\r\n" in self._read and self._read.endswith(b"}"):
+            self._read = b""
+            head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+            self._transport.write(head)
+            self._opened.append([self._transport, 0])
+
+
+async def _serve(port: int) -> None:
+    loop = asyncio.get_running_loop()
+    opened: list[list[Any]] = []
+    await loop.create_server(lambda: _Stream(opened), "127.0.0.1", port, backlog=4096)
+    word = _encode_chunk({"content": "hello"}, None)
+    done = b"data: [DONE]\n\n"
+    last = _encode_chunk({}, "stop") + b"%x\r\n%b\r\n0\r\n\r\n" % (len(done), done)
+    while True:
+        await asyncio.sleep(CHUNK_EVERY_S)
+        for stream in list(opened):
+            transport, n_sent = stream
+            transport.write(word if n_sent < N_CHUNKS - 1 else last)
+            stream[1] = n_sent + 1
+            if stream[1] == N_CHUNKS:
+                opened.remove(stream)
+
+
+if __name__ == "__main__":
+    import uvloop
+
+    uvloop.run(_serve(int(sys.argv[1])))

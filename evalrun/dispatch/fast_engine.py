@@ -1,0 +1,233 @@
+"""The fast engine under the HTTP seam: pyreqwest (hyper and rustls), spoken to in httpx's language.
+
+Requests and responses of httpx enter and leave, and so do its exceptions and trace events: whoever stands above the
+seam need not know which engine is below. No redirect is followed, no proxy and no cookie used, nothing is decoded, and
+certificates are always verified. docs/decisions/0006 says why this engine.
+"""
+
+import asyncio
+import os
+import re
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import certifi
+import httpx
+from pyreqwest import exceptions
+from pyreqwest.client import Client, ClientBuilder
+from pyreqwest.request import StreamRequest
+from pyreqwest.response import Response
+
+from evalrun.dispatch.exchange import Deadlines
+
+_MARGIN_S = 0.5
+"""The engine's own limits pass a little after ours: ours name themselves."""
+_MAX_LIMIT_S = 7 * 86_400.0
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+_CUT_BODY = ("unexpected EOF", "end of file before message length reached")
+_TLS_WORDS = (
+    "certificate",
+    "tls",
+    "fatal alert",
+    "corrupt message",
+    "handshake",
+    "peer is incompatible",
+    "peer misbehaved",
+)
+
+
+class FastEngine(httpx.AsyncBaseTransport):
+    """One pool of connections, as many as requests are under way.
+
+    A request that is cancelled while it waits for the reply's headers leaves its connection open until the engine's own
+    limit passes (pyreqwest 0.15 does not drop it), so those limits are set for every request. A reply that is closed in
+    the middle of its body closes its connection at once.
+
+    Args:
+        deadlines: Limits of an attempt.
+        keep_alive_s: Idle connections are dropped after so many seconds.
+    """
+
+    def __init__(self, deadlines: Deadlines, *, keep_alive_s: float) -> None:
+        self._client = _build_client(deadlines, keep_alive_s)
+        self._limit = timedelta(seconds=min(deadlines.total_s + _MARGIN_S, _MAX_LIMIT_S))
+        self._keep_alive_s = keep_alive_s
+        # When each idle connection came back, the latest last. The engine does not tell whether it reuses one, which
+        # decides whether a lost reply may be a server that hung up on an idle connection.
+        self._idle_since_s: list[float] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request; return its response once the headers are there, the body still on the connection."""
+        trace = request.extensions["trace"]
+        if not self._take_idle():
+            await trace("connection.connect_tcp.started", {})
+        await trace("http11.send_request_headers.started", {})
+        body = b"".join([piece async for piece in request.stream])  # type: ignore[union-attr] # always the async kind
+        try:
+            opened = (
+                self._client.post(str(request.url))
+                .headers([(name.decode("ascii"), value.decode("latin-1")) for name, value in request.headers.raw])
+                .body_bytes(body)
+                .timeout(self._limit)
+                .streamed_read_buffer_limit(0)
+                .build_streamed()
+            )
+            response = await opened.__aenter__()
+        except (exceptions.PyreqwestError, ValueError) as error:
+            failure = _translate(error)
+            raise failure from failure.__cause__ or error
+        except asyncio.CancelledError:
+            await _raise_own_cancellation()
+            raise
+        headers = _read_headers(response)
+        stream = _BodyStream(opened, response, self._give_back if _keeps_alive(response, headers) else _drop)
+        return httpx.Response(response.status, headers=headers, stream=stream)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._client.close()
+
+    def _take_idle(self) -> bool:
+        """Tell whether an idle connection should be there, and count it out."""
+        if self._idle_since_s and time.monotonic() - self._idle_since_s[-1] < self._keep_alive_s:
+            self._idle_since_s.pop()
+            return True
+        self._idle_since_s.clear()
+        return False
+
+    def _give_back(self) -> None:
+        self._idle_since_s.append(time.monotonic())
+
+
+def _drop() -> None:
+    """Count nothing in: the server closes the connection after its reply."""
+
+
+class _BodyStream(httpx.AsyncByteStream):
+    """A reply's body; closing it early closes the connection."""
+
+    def __init__(self, opened: StreamRequest, response: Response, give_back: Callable[[], None]) -> None:
+        self._opened = opened
+        self._reader = response.body_reader
+        self._give_back = give_back
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            while (chunk := await self._reader.read_chunk()) is not None:
+                yield bytes(chunk)
+        except exceptions.PyreqwestError as error:
+            raise _translate(error) from error
+        except asyncio.CancelledError:
+            await _raise_own_cancellation()
+            raise
+        self._give_back()
+
+    async def aclose(self) -> None:
+        await self._opened.__aexit__(None, None, None)
+
+
+async def _raise_own_cancellation() -> None:
+    """Raise the cancellation that the engine answered with one of its own, which no cancel scope would know."""
+    await anyio.lowlevel.checkpoint_if_cancelled()
+
+
+def _build_client(deadlines: Deadlines, keep_alive_s: float) -> Client:
+    builder = (
+        ClientBuilder()
+        .http1_only()
+        .no_proxy()
+        .follow_redirects(False)  # noqa: FBT003 - pyreqwest takes it by position
+        .referer(False)  # noqa: FBT003
+        .gzip(False)  # noqa: FBT003 - decoding is ours: capped, and checked for its end
+        .brotli(False)  # noqa: FBT003
+        .zstd(False)  # noqa: FBT003
+        .deflate(False)  # noqa: FBT003
+        .pool_idle_timeout(timedelta(seconds=keep_alive_s + _MARGIN_S))
+    )
+    connect_s = deadlines.engine_timeouts["connect"]
+    if connect_s is not None:
+        builder = builder.connect_timeout(timedelta(seconds=connect_s))
+    if deadlines.first_byte_s is not None and deadlines.idle_s is not None:
+        # Closes the connections of requests that we gave up before their headers came.
+        builder = builder.read_timeout(timedelta(seconds=max(deadlines.first_byte_s, deadlines.idle_s) + _MARGIN_S))
+    if not _has_system_certificates():
+        builder = builder.add_root_certificate_pem(Path(certifi.where()).read_bytes())
+    return builder.build()
+
+
+def _has_system_certificates() -> bool:
+    """Tell whether the machine has certificate authorities, its own or those of SSL_CERT_FILE and SSL_CERT_DIR.
+
+    The engine reads both variables itself; a slim container has neither, and gets the set that httpx would use.
+    """
+    if os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
+        return True
+    paths = ssl.get_default_verify_paths()
+    return paths.cafile is not None or bool(paths.capath and any(Path(paths.capath).iterdir()))
+
+
+def _read_headers(response: Response) -> list[tuple[bytes, bytes]]:
+    headers = response.headers
+    try:
+        return [(name.encode("ascii"), value.encode("utf-8")) for name, value in headers.items()]
+    except ValueError:
+        # A value beyond ASCII cannot be had as text: that one header is lost, the others are not.
+        return [pair for name in headers.keys() for pair in _read_header(response, name)]  # noqa: SIM118 - no plain dict
+
+
+def _read_header(response: Response, name: str) -> list[tuple[bytes, bytes]]:
+    try:
+        return [(name.encode("ascii"), value.encode("utf-8")) for value in response.get_header_all(name)]
+    except ValueError:
+        return []
+
+
+def _keeps_alive(response: Response, headers: list[tuple[bytes, bytes]]) -> bool:
+    is_closing = any(name == b"connection" and b"close" in value.lower() for name, value in headers)
+    return response.version == "HTTP/1.1" and not is_closing
+
+
+def _translate(error: Exception) -> httpx.TransportError:
+    """Return what httpx would have raised."""
+    if not isinstance(error, exceptions.RequestError):
+        return httpx.LocalProtocolError(str(error))
+    reasons = [cause["message"] for cause in error.details.get("causes") or ()]
+    reason = reasons[-1] if reasons else error.message
+    is_connecting = "client error (Connect)" in reasons
+    if isinstance(error, exceptions.RequestTimeoutError):
+        return httpx.ConnectTimeout(reason) if is_connecting else httpx.ReadTimeout(reason)
+    if is_connecting:
+        return _make_connect_error(reasons)
+    if "connection closed before message completed" in reason:
+        return httpx.RemoteProtocolError("Server disconnected without sending a response.")
+    if isinstance(error, exceptions.DecodeError) or reason.startswith(_CUT_BODY):
+        return httpx.RemoteProtocolError(reason)
+    return httpx.ReadError(reason)
+
+
+def _make_connect_error(reasons: list[str]) -> httpx.ConnectError:
+    """Return a failed connect with the system's or the TLS library's own exception as its cause."""
+    error = httpx.ConnectError(reasons[-1])
+    error.__cause__ = _make_cause(reasons)
+    return error
+
+
+def _make_cause(reasons: list[str]) -> Exception:
+    reason = reasons[-1]
+    if (number := _OS_ERROR.search(reason)) is not None:
+        return OSError(int(number[1]), os.strerror(int(number[1])))
+    if any("dns error" in step for step in reasons):
+        return socket.gaierror(socket.EAI_NONAME, reason)
+    if "eof" in reason.lower():
+        return ssl.SSLEOFError(ssl.SSLErrorNumber.SSL_ERROR_EOF, reason)
+    if any(word in reason.lower() for word in _TLS_WORDS):
+        error = ssl.SSLError(ssl.SSLErrorNumber.SSL_ERROR_SSL, reason)
+        error.reason = reason
+        return error
+    return OSError(reason)
