@@ -119,7 +119,7 @@ def _scan_wrong_numbers(match: re.Match[str], pick: Pick) -> Iterator[str]:
     step = max(2, value // 10)
     near = (value + step, value - step, value + 2 * step, 2 * value + step, value + 5 * step, value // 2)
     # Last resort: 11…1 to 99…9. A number of the same length holds the right one only if it is the right one.
-    far = [int(str(digit) * len(digits)) for digit in range(1, 10)]
+    far = (int(str(digit) * len(digits)) for digit in range(1, 10))
     for number in chain(_choose(near, pick("wrong")), far):
         if number >= 0 and number != value:
             text = str(number).zfill(len(digits))

@@ -1,23 +1,25 @@
-"""HTTP/1.1 on one connection: whole requests in, whole responses out, in their order.
+"""HTTP/1.1 on one connection: whole requests in, scripts carried out, in their order.
 
-Enters: a byte stream and a handler. Leaves: responses. h11 reads; this module adds the caps, the shape of protocol
-errors, `Expect: 100-continue`, and a close that lets the peer read the last response. Responses are written without
-h11: that is 40 % cheaper, and a simulator must be able to write what h11 rightly refuses. Pipelined requests wait their
-turn. Kept always: nothing a peer sends raises out of `Connection.run`.
+Enters: a byte stream and a handler. Leaves: responses. h11 reads; this module adds the caps, the deadline, the shape
+of protocol errors, `Expect: 100-continue`, and a close that lets the peer read the last response. `delivery` writes,
+without h11. Pipelined requests wait their turn. Kept always: nothing a peer sends raises out of `Connection.run`.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import h11
 from anyio.abc import ByteStream
 
 from evalrun.simulator.codec import encode_json
+from evalrun.simulator.delivery import deliver
+from evalrun.simulator.script import Piece, Script
 from evalrun.simulator.validate import Refusal
 
 MAX_HEAD_BYTES: Final = 256 * 1024
@@ -25,6 +27,9 @@ MAX_HEAD_BYTES: Final = 256 * 1024
 
 MAX_BODY_BYTES: Final = 32 * 1024 * 1024
 """Cap on a request's body."""
+
+READ_TIMEOUT_S: Final = 30.0
+"""How long a request may take from its first byte to its last; a connection between requests may idle for ever."""
 
 _RECEIVE_BYTES: Final = 64 * 1024
 _LINGER_S: Final = 2.0
@@ -45,18 +50,8 @@ class HttpRequest:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpResponse:
-    """One response with a JSON body."""
-
-    status: int = 200
-    body: bytes
-    headers: tuple[tuple[str, str], ...] = ()
-    """Beside content-type and content-length; made by the simulator, never from what a peer sent."""
-
-
-Respond = Callable[[HttpResponse], Awaitable[None]]
-"""Sends the response; raises when the connection is gone, returns when it took all bytes."""
+Respond = Callable[[Script], Awaitable[None]]
+"""Carries out a script; raises when the peer was gone before its end, returns when the peer's side took all of it."""
 
 Handler = Callable[[HttpRequest, Respond], Awaitable[None]]
 """Answers one request by one call of `respond`."""
@@ -74,8 +69,10 @@ class Connection:
         self._stream = stream
         self._handler = handler
         self._method = b""
+        self._is_old = False
         self._has_responded = False
         self._is_last = False
+        self._read_by = 0.0
         self.is_busy = False
         """True from a request's first byte until its response has left."""
         self.is_closing = False
@@ -92,13 +89,16 @@ class Connection:
 
     async def _serve_request(self, unread: bytes) -> bytes | None:
         """Serve one request; return the bytes read beyond it, or None when no other may follow."""
-        self._method, self._has_responded, self._is_last = b"", False, True
+        self._method, self._is_old, self._has_responded, self._is_last = b"", False, False, True
         # A new parser for each request: h11's own next cycle wants h11 to have written the response.
         parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         try:
             request = await self._read_request(parser, unread)
         except h11.RemoteProtocolError as error:
             await self._refuse(_describe_protocol_error(error))
+            return None
+        except TimeoutError:
+            await self._refuse(_make_late_refusal())
             return None
         if request is None:
             return None
@@ -129,7 +129,7 @@ class Connection:
         event = await self._receive_event(parser)
         if not isinstance(event, h11.Request):
             return None
-        self._method = event.method
+        self._method, self._is_old = event.method, event.http_version == b"1.0"
         headers = dict(event.headers)
         if refusal := _check_head(event, headers):
             return refusal
@@ -163,28 +163,34 @@ class Connection:
         """Give the parser `data`, or what the peer sends next when that is empty."""
         if not data:
             try:
-                data = await self._stream.receive(_RECEIVE_BYTES)
+                data = await self._receive()
             except anyio.EndOfStream:
                 data = b""
-        self.is_busy = self.is_busy or bool(data)
+        if data and not self.is_busy:
+            self.is_busy = True
+            self._read_by = time.monotonic() + READ_TIMEOUT_S
         parser.receive_data(data)
 
-    async def _respond(self, response: HttpResponse) -> None:
+    async def _receive(self) -> bytes:
+        """Return what the peer sends next; within a request, in time."""
+        if not self.is_busy:
+            return await self._stream.receive(_RECEIVE_BYTES)
+        with anyio.fail_after(self._read_by - time.monotonic()):
+            return await self._stream.receive(_RECEIVE_BYTES)
+
+    async def _respond(self, script: Script) -> None:
         if self._has_responded:
             msg = "a request is answered once"
             raise RuntimeError(msg)
         self._has_responded = True
-        lines = [
-            _STATUS_LINES[response.status],
-            f"content-length: {len(response.body)}",
-            *[f"{name}: {value}" for name, value in response.headers],
-        ]
-        if self._is_last or self.is_closing:
-            self._is_last = True
-            lines.append("connection: close")
-        head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-        # One write, so that the response is one segment where it fits.
-        await self._stream.send(head if self._method == b"HEAD" else head + response.body)
+        can_go_on = await deliver(
+            self._stream,
+            script,
+            is_head=self._method == b"HEAD",
+            is_old=self._is_old,
+            is_last=self._is_last or self.is_closing,
+        )
+        self._is_last = not can_go_on
 
     async def _refuse(self, refusal: Refusal) -> None:
         """Answer a request that was not read to its end, then let the peer read the answer before the close."""
@@ -198,17 +204,20 @@ class Connection:
                 n_bytes += len(await self._stream.receive(_RECEIVE_BYTES))
 
 
-def make_error_response(refusal: Refusal, *, headers: tuple[tuple[str, str], ...] = ()) -> HttpResponse:
-    """Return a refusal as an OpenAI-shaped response."""
-    return HttpResponse(status=refusal.status, body=encode_json(refusal.to_error()), headers=headers)
+def make_json_response(value: Any, *, status: int = 200, headers: Sequence[tuple[str, str]] = ()) -> Script:
+    """Return the script of a whole JSON body."""
+    return Script(status=status, headers=[_JSON_TYPE, *headers], pieces=[Piece(data=encode_json(value))])
 
 
+def make_error_response(refusal: Refusal, *, headers: Sequence[tuple[str, str]] = ()) -> Script:
+    """Return the script of a refusal, OpenAI-shaped."""
+    return make_json_response(refusal.to_error(), status=refusal.status, headers=headers)
+
+
+_JSON_TYPE: Final = ("content-type", "application/json")
 _BODY_TOO_LARGE: Final = Refusal(
     message=f"The request body is larger than {MAX_BODY_BYTES} bytes.", status=413, code="request_too_large"
 )
-_STATUS_LINES: Final[Mapping[int, str]] = {
-    status: f"HTTP/1.1 {status} {status.phrase}\r\ncontent-type: application/json" for status in HTTPStatus
-}
 
 
 def _check_head(request: h11.Request, headers: Mapping[bytes, bytes]) -> Refusal | None:
@@ -222,6 +231,11 @@ def _check_head(request: h11.Request, headers: Mapping[bytes, bytes]) -> Refusal
     if encoding is not None and encoding.lower() != b"identity":
         return Refusal(message="Content-Encoding is not supported; send the body as it is.", status=415)
     return None
+
+
+def _make_late_refusal() -> Refusal:
+    message = f"The request was not sent to its end within {READ_TIMEOUT_S:g} s."
+    return Refusal(message=message, status=HTTPStatus.REQUEST_TIMEOUT, code="request_timeout")
 
 
 def _describe_protocol_error(error: h11.RemoteProtocolError) -> Refusal:

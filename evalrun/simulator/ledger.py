@@ -2,31 +2,43 @@
 
 Enters: each request as it comes and what became of it. Leaves: totals per model, and one line per key (sample, body,
 repeat, model), so that a test can prove what was sent and a bill can be checked. Kept always, per model and in total:
-requests = completions + errors + abandoned + in flight. A completion is billed when it is made; it counts as delivered
-when the connection took it all. Memory: some 300 bytes per key, for the first `max_keys` keys; later ones count in the
-totals alone, and the ledger says how many requests that were.
+requests = completions + errors + rate_limited + quota_refused + quirked + abandoned + in flight. A reply is billed when
+it is made; it counts as delivered when the connection took all of it, the last chunk of a stream too. A row was bought
+once if its completions are 1 and none of its requests was quirked or abandoned. Memory: some 350 bytes per key, for the
+first `max_keys` keys; later ones count in the totals alone, and the ledger says how many requests that were.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, Literal, NamedTuple, Self
 
 from evalrun.records import SCHEMA_VERSION, SIMULATOR_VERSION
 
 MAX_KEYS = 200_000
-"""Keys listed by default, about 60 MB when full."""
+"""Keys listed by default, about 70 MB when full."""
+
+
+Ending = Literal["completions", "errors", "rate_limited", "quota_refused", "quirked"]
+"""What became of a request whose reply the connection took: a field of `Tally`."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of one model or one key."""
+    """Counts of one model or one key; each request ends in one of the five of `Ending`, or is abandoned."""
 
     requests: int = 0
     """Valid requests, whatever became of them."""
     completions: int = 0
-    """Replies with a completion that the connection took."""
+    """Replies with a completion, as it should be, that the connection took."""
     errors: int = 0
-    """Replies with an error drawn from `error_rate`."""
+    """Replies with an error: drawn from `error_rate`, of a proxy that would not wait (`max_duration_s`), or because the
+    reply could not be made as it was asked for (a schema that nothing satisfies)."""
+    rate_limited: int = 0
+    """Refused by a limit of requests, tokens, concurrency or growth; nothing billed."""
+    quota_refused: int = 0
+    """Refused because the quota was spent; nothing billed."""
+    quirked: int = 0
+    """Replies that a quirk changed, carried out to the end that the quirk gave them."""
     abandoned: int = 0
     """Requests whose connection was gone before the reply was."""
     prompt_tokens: int = 0
@@ -36,15 +48,16 @@ class Tally:
 
     def to_json(self) -> dict[str, int]:
         """Return the counts under their names, with the sum of tokens."""
-        return {
-            "requests": self.requests,
-            "completions": self.completions,
-            "errors": self.errors,
-            "abandoned": self.abandoned,
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "total_tokens": self.prompt_tokens + self.completion_tokens,
-        }
+        shown = {name: getattr(self, name) for name in _COUNTS}
+        return {**shown, "total_tokens": self.prompt_tokens + self.completion_tokens}
+
+    def add(self, other: "Tally") -> None:
+        """Add another's counts."""
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+_COUNTS: Final = tuple(field.name for field in fields(Tally))
 
 
 class LedgerKey(NamedTuple):
@@ -69,6 +82,8 @@ class Ledger:
     max_keys: int = MAX_KEYS
     rejected: int = 0
     """Requests refused before any model saw them: 4xx."""
+    unmatched: int | None = None
+    """Requests that no row of the answers fitted; None when none are served."""
     in_flight: int = 0
     max_in_flight: int = 0
     repeated: int = 0
@@ -78,11 +93,19 @@ class Ledger:
     models: dict[str, Tally] = field(default_factory=dict)
     keys: dict[LedgerKey, Tally] = field(default_factory=dict)
     failures: dict[LedgerKey, int] = field(default_factory=dict)
-    """Errors drawn since the last completion of a key, for keys that have some."""
+    """Errors and quirks drawn since the last completion of a key, for keys that have some."""
 
     def count_rejected(self) -> None:
         """Count a request that was refused as such."""
         self.rejected += 1
+
+    def count_unmatched(self) -> None:
+        """Count a request whose right answer is not known."""
+        self.unmatched = (self.unmatched or 0) + 1
+
+    def count_failures(self, key: LedgerKey) -> int:
+        """Return the number of the key's next attempt: errors and quirks drawn since its last completion."""
+        return self.failures.get(key, 0)
 
     def open_visit(self, key: LedgerKey) -> "Visit":
         """Count a valid request; use the visit as a context manager until its reply has left."""
@@ -102,12 +125,7 @@ class Ledger:
         """Return the ledger as `GET /_simulator/ledger` shows it; with the list of keys if asked."""
         total = Tally()
         for tally in self.models.values():
-            total.requests += tally.requests
-            total.completions += tally.completions
-            total.errors += tally.errors
-            total.abandoned += tally.abandoned
-            total.prompt_tokens += tally.prompt_tokens
-            total.completion_tokens += tally.completion_tokens
+            total.add(tally)
         shown: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "simulator_version": SIMULATOR_VERSION,
@@ -119,6 +137,7 @@ class Ledger:
             # Null, for a repeat among unlisted keys cannot be seen.
             "repeated_requests": None if self.unlisted else self.repeated,
             "unlisted_requests": self.unlisted,
+            "unmatched_requests": self.unmatched,
         }
         if has_detail:
             shown["detail"] = [_show_key(key, tally) for key, tally in self.keys.items()]
@@ -141,8 +160,9 @@ class Visit:
         self._key = key
         self._tallies = tallies
         self._is_settled = False
-        self.n_failures = ledger.failures.get(key, 0)
-        """Errors drawn since the key's last completion: the attempt's number, so that asking again can succeed."""
+        self.n_failures = ledger.count_failures(key)
+        """Errors and quirks drawn since the key's last completion: the attempt's number, so that asking again can
+        succeed. Refusals by a limit do not count: what they hit depends on time, and the draws must not."""
 
     def __enter__(self) -> Self:
         ledger = self._ledger
@@ -161,27 +181,25 @@ class Visit:
                 tally.abandoned += 1
 
     def bill(self, prompt_tokens: int, completion_tokens: int) -> None:
-        """Book the tokens of a completion that was made."""
-        self._ledger.failures.pop(self._key, None)
+        """Book the tokens of a reply that was made, whatever becomes of it."""
         for tally in self._tallies:
             tally.prompt_tokens += prompt_tokens
             tally.completion_tokens += completion_tokens
 
     def fail(self) -> None:
-        """Remember that an error was drawn."""
+        """Move the key's attempt on: an error was drawn, or a quirk."""
         failures = self._ledger.failures
         failures[self._key] = self.n_failures + 1
         if len(failures) > self._ledger.max_keys:
             failures.pop(next(iter(failures)))
 
-    def settle(self, *, is_error: bool = False) -> None:
-        """Count the reply as delivered: the connection took it all."""
+    def settle(self, ending: Ending) -> None:
+        """Count the reply as carried out; a completion starts the key's attempts over."""
         self._is_settled = True
+        if ending == "completions":
+            self._ledger.failures.pop(self._key, None)
         for tally in self._tallies:
-            if is_error:
-                tally.errors += 1
-            else:
-                tally.completions += 1
+            setattr(tally, ending, getattr(tally, ending) + 1)
 
 
 def _show_key(key: LedgerKey, tally: Tally) -> dict[str, Any]:

@@ -1,31 +1,32 @@
 """What a simulated model replies: a whole chat completion, made from hashes, the same bytes for the same input.
 
-Enters: a valid request with what its headers tell, the profile and the seed. Leaves: the reply's bytes and its bill.
-The answer header makes a reply right or wrong (`draws`, `answers`); without it the reply repeats the end of the prompt.
+Enters: a valid request with what its headers tell, the profile and the seed. Leaves: the reply as JSON values, its
+pace and its bill. The answer header makes a reply right or wrong (`draws`, `answers`); without it the reply repeats the
+end of the prompt. A stream, put together again, is the reply that would have come without it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 from evalrun.options import ProfileOptions
 from evalrun.records import SIMULATOR_VERSION
-from evalrun.simulator import answers, draws, tokens
-from evalrun.simulator.codec import encode_canonical, encode_json
+from evalrun.simulator import draws, tokens
+from evalrun.simulator.audio import check_audio
+from evalrun.simulator.choices import Voice, make_choice
+from evalrun.simulator.codec import encode_canonical
+from evalrun.simulator.script import Draft
+from evalrun.simulator.streaming import make_chunks
+from evalrun.simulator.tool_calls import choose_tools
+from evalrun.simulator.usage import Counts, make_usage
+from evalrun.simulator.validate import Dialect, Refusal
 
 SYSTEM_FINGERPRINT: Final = f"fp_simulator_{SIMULATOR_VERSION}"
 """Says in every reply that no model made it."""
 
 _FIRST_CREATED_AT: Final = 1_760_000_000
-_MAX_ECHO_CHARS: Final = 200
-_PROMPT_DETAILS: Final = {"cached_tokens": 0, "audio_tokens": 0}
-_COMPLETION_DETAILS: Final = {
-    "reasoning_tokens": 0,
-    "audio_tokens": 0,
-    "accepted_prediction_tokens": 0,
-    "rejected_prediction_tokens": 0,
-}
+_FIRST_TOKEN_SHARE: Final = 0.25
+"""Of the latency, when the profile does not say when the first token comes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,47 +53,67 @@ class ChatRequest:
     """Names the body without `stream` and `stream_options`."""
     digest: bytes
     """Names seed, body, sample and repeat: every draw starts here."""
+    is_stream: bool = False
+    """Whether the reply is sent in chunks."""
+    include_usage: bool = False
+    """Whether a stream tells its usage at the end."""
+    dialect: Dialect = "openai"
+    """Whose parameters these are."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """A completion and its bill."""
+def make_chat_request(body: Mapping[str, Any], hint: Hint, seed: int, *, dialect: Dialect = "openai") -> ChatRequest:
+    """Return a body with the digests that name it, the same ones in both dialects.
 
-    body: bytes
-    """The chat completion, JSON in UTF-8."""
-    prompt_tokens: int
-    completion_tokens: int
-
-
-def make_chat_request(body: Mapping[str, Any], hint: Hint, seed: int) -> ChatRequest:
-    """Return a valid body with the digests that name it."""
+    Args:
+        body: Checked; of the gateway's dialect, without what means nothing (`validate.drop_not_given`).
+        hint: What the headers tell.
+        seed: The simulator's.
+        dialect: Whose documentation the body follows.
+    """
     body_digest = draws.digest_body(encode_canonical(body))
-    digest = draws.digest_request(seed, body_digest, hint.sample, hint.repeat)
-    return ChatRequest(body=body, hint=hint, seed=seed, body_digest=body_digest, digest=digest)
+    is_stream = bool(body.get("stream"))
+    return ChatRequest(
+        body=body,
+        hint=hint,
+        seed=seed,
+        body_digest=body_digest,
+        digest=draws.digest_request(seed, body_digest, hint.sample, hint.repeat),
+        is_stream=is_stream,
+        include_usage=is_stream and bool((body.get("stream_options") or {}).get("include_usage")),
+        dialect=dialect,
+    )
 
 
-def make_reply(request: ChatRequest, profile: ProfileOptions) -> Reply:
-    """Return the chat completion of a request."""
-    body = request.body
+def make_draft(asked: ChatRequest, profile: ProfileOptions) -> Draft:
+    """Return what a simulated model replies to a request, and when.
+
+    A draft with an error's `status` refuses what only a model can refuse: a schema that no value satisfies, a sound
+    format that is not made. It bills nothing.
+    """
+    body = asked.body
+    created = _FIRST_CREATED_AT + asked.seed % 1_000_000
     prompt_tokens = tokens.count_prompt_tokens(body["messages"])
-    choices: list[dict[str, Any]] = []
-    completion_tokens = 0
-    for index in range(body.get("n") or 1):
-        text, n_tokens, finish_reason = _finish_text(_make_text(request, profile, index), body)
-        completion_tokens += n_tokens
-        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
-        choices.append({"index": index, "message": message, "logprobs": None, "finish_reason": finish_reason})
+    counts = Counts(prompt=prompt_tokens, cached=int(prompt_tokens * profile.cached_share))
+    choices = _make_choices(asked, profile, created, counts)
+    if isinstance(choices, Refusal):
+        return Draft(completion=choices.to_error(), status=choices.status)
     completion = {
-        "id": f"chatcmpl-sim{request.digest[:12].hex()}",
+        "id": f"chatcmpl-sim{asked.digest[:12].hex()}",
         "object": "chat.completion",
-        "created": _FIRST_CREATED_AT + request.seed % 1_000_000,
-        "model": body["model"],
+        "created": created,
+        "model": profile.answers_as or body["model"],
         "choices": choices,
-        "usage": _make_usage(prompt_tokens, completion_tokens),
-        "service_tier": "default",
+        "usage": make_usage(profile.usage, counts),
+        "service_tier": _find_service_tier(body, profile),
         "system_fingerprint": SYSTEM_FINGERPRINT,
     }
-    return Reply(body=encode_json(completion), prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
+    if completion["usage"] is None:
+        del completion["usage"]
+    draft = Draft(completion=completion, prompt_tokens=prompt_tokens, completion_tokens=counts.completion)
+    if asked.is_stream:
+        draft.chunks = _cut_into_chunks(asked, profile, completion)
+    _set_pace(draft, asked, profile)
+    return draft
 
 
 def draw_latency_s(request: ChatRequest, profile: ProfileOptions) -> float:
@@ -105,50 +126,62 @@ def draw_is_error(request: ChatRequest, profile: ProfileOptions, *, attempt: int
     return profile.error_rate > 0 and draws.draw_uniform(request.digest, "error", attempt) < profile.error_rate
 
 
-def _make_text(request: ChatRequest, profile: ProfileOptions, index: int) -> str:
-    """Return the whole text of one choice, before anything cuts it."""
-    answer = request.hint.answer
-    if answer is None or not answer.strip():
-        return _make_echo(request, index)
-    # A client that names no sample still gets a difficulty: that of its body.
-    sample = request.hint.sample or request.body_digest.hex()
-    is_right = draws.draw_is_right(request.seed, sample, request.digest, accuracy=profile.accuracy, index=index)
-    pick = partial(draws.draw_uniform, request.digest, index=index)
-    make = answers.make_right_text if is_right else answers.make_wrong_text
-    return make(answer, profile.style, pick)
+def _make_choices(
+    asked: ChatRequest, profile: ProfileOptions, created: int, counts: Counts
+) -> list[dict[str, Any]] | Refusal:
+    """Return the choices, their tokens added to the counts; or why there are none."""
+    body, hint = asked.body, asked.hint
+    tools = check_audio(body) or choose_tools(body)
+    if isinstance(tools, Refusal):
+        return tools
+    voice = Voice(
+        body=body,
+        profile=profile,
+        answer=hint.answer if hint.answer is not None and hint.answer.strip() else None,
+        seed=asked.seed,
+        # A client that names no sample still gets a difficulty: that of its body.
+        sample=hint.sample or asked.body_digest.hex(),
+        digest=asked.digest,
+    )
+    choices = []
+    for index in range(body.get("n") or 1):
+        choice = make_choice(voice, index, tools=tools, created=created, counts=counts)
+        if isinstance(choice, Refusal):
+            return choice
+        choices.append(choice)
+    return choices
 
 
-def _make_echo(request: ChatRequest, index: int) -> str:
-    """Return a text that depends on seed and body alone: a tag, and the end of the last message."""
-    tag = f"{int(draws.draw_uniform(request.digest, 'echo', index) * 16**8):08x}"
-    content = request.body["messages"][-1].get("content") or ""
-    if not isinstance(content, str):
-        content = " ".join(part["text"] for part in content if part["type"] == "text")
-    return f"Simulated reply {tag} to: {content[-_MAX_ECHO_CHARS:]}"
+def _find_service_tier(body: Mapping[str, Any], profile: ProfileOptions) -> str:
+    wanted = body.get("service_tier")
+    return profile.service_tier or ("default" if wanted in (None, "auto") else str(wanted))
 
 
-def _finish_text(text: str, body: Mapping[str, Any]) -> tuple[str, int, str]:
-    """Cut a text where `stop` or the token limit ends it; return it with its tokens and its finish reason."""
-    stops: str | Sequence[str] = body.get("stop") or ()
-    for stop in (stops,) if isinstance(stops, str) else stops:
-        if stop:
-            text = text.partition(stop)[0]
-    # The seed gateway's own example sends both limits; the lower one holds.
-    limits = [body[name] for name in ("max_tokens", "max_completion_tokens") if body.get(name) is not None]
-    if not limits:
-        return text, tokens.count_tokens(text), "stop"
-    pieces = tokens.split_tokens(text)
-    limit = min(limits)
-    if len(pieces) <= limit:
-        return text, len(pieces), "stop"
-    return "".join(pieces[:limit]), limit, "length"
+def _cut_into_chunks(asked: ChatRequest, profile: ProfileOptions, completion: Mapping[str, Any]) -> list[Any]:
+    options = asked.body.get("stream_options") or {}
+    return make_chunks(
+        completion,
+        # OpenRouter tells its usage whether it was asked to or not.
+        include_usage=asked.include_usage or profile.usage == "openrouter",
+        # OpenAI's default; the gateway's documentation knows of no such thing.
+        has_obfuscation=asked.dialect == "openai" and options.get("include_obfuscation") is not False,
+    )
 
 
-def _make_usage(prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
-    return {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
-        "total_tokens": prompt_tokens + completion_tokens,
-        "prompt_tokens_details": _PROMPT_DETAILS,
-        "completion_tokens_details": _COMPLETION_DETAILS,
-    }
+def _set_pace(draft: Draft, asked: ChatRequest, profile: ProfileOptions) -> None:
+    """Say when what leaves."""
+    latency_s = draw_latency_s(asked, profile)
+    if draft.chunks is None:
+        draft.delay_s = latency_s
+        return
+    if profile.first_token_ms is None:
+        draft.delay_s = latency_s * _FIRST_TOKEN_SHARE
+    else:
+        # The same draw as the latency's: a reply that is slow to end is slow to begin.
+        draft.delay_s = draws.draw_latency_s(
+            asked.digest, median_ms=profile.first_token_ms, spread=profile.latency_spread
+        )
+    if profile.tokens_per_s is not None:
+        draft.gap_s = 1 / profile.tokens_per_s
+    else:
+        draft.gap_s = max(0.0, latency_s - draft.delay_s) / (len(draft.chunks) - 1)

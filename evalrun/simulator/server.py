@@ -16,6 +16,8 @@ from anyio.abc import SocketAttribute, SocketListener, SocketStream, TaskGroup
 
 from evalrun.errors import UsageError
 from evalrun.options import SimulatorOptions
+from evalrun.quirk_names import parse_quirk
+from evalrun.simulator.answer_book import AnswerBook
 from evalrun.simulator.connection import Connection, Handler
 from evalrun.simulator.gateway import Gateway
 from evalrun.simulator.ledger import Ledger
@@ -48,6 +50,7 @@ async def serve(
     port: int = 0,
     ledger: Ledger | None = None,
     api_key: str | None = None,
+    answers: AnswerBook | None = None,
     grace_s: float = GRACE_S,
 ) -> AsyncIterator[Simulator]:
     """Serve the simulator while the context is open.
@@ -58,14 +61,16 @@ async def serve(
         port: 0 = any free one.
         ledger: Where requests are counted; default: a new one.
         api_key: Key that clients must send as a bearer token; None = any or none.
+        answers: Right answers for requests that do not tell one in our headers.
         grace_s: How long requests under way may take to finish on a normal exit, in seconds.
 
     Raises:
-        UsageError: The host is not loopback, or the port cannot be bound.
+        UsageError: The host is not loopback, the port cannot be bound, or a profile names an unknown quirk.
     """
+    _check_quirks(options)
     listeners = await _listen(host, port)
     ledger = Ledger() if ledger is None else ledger
-    connections = _Connections(Gateway(options, ledger, api_key=api_key).handle)
+    connections = _Connections(Gateway(options, ledger, api_key=api_key, answers=answers).handle)
     simulator = Simulator(url=_make_url(listeners[0]), ledger=ledger, options=options)
     try:
         async with anyio.create_task_group() as tasks:
@@ -132,6 +137,18 @@ async def _accept(listener: SocketListener, tasks: TaskGroup, connections: _Conn
             await anyio.sleep(_ACCEPT_PAUSE_S)
         else:
             tasks.start_soon(connections.serve, stream)
+
+
+def _check_quirks(options: SimulatorOptions) -> None:
+    """Refuse profiles with quirks that there are not."""
+    for name, profile in options.profiles.items():
+        for quirk in profile.quirks:
+            try:
+                parse_quirk(quirk)
+            except ValueError as error:
+                raise UsageError(
+                    f"profile {name!r}: {error}", hint="evalrun simulate --list-quirks tells what each does"
+                ) from error
 
 
 async def _listen(host: str, port: int) -> list[SocketListener]:

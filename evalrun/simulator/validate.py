@@ -1,15 +1,18 @@
-"""What a request to chat completions may say, checked as OpenAI documents it (WIRE: parameters and messages).
+"""What a request to chat completions may say, held against the table of `chat_params`, in OpenAI's words.
 
-Enters: a parsed body. Leaves: None, or the refusal that OpenAI's API would give, word for word where it is known. What
-the simulator does not do yet is refused, never ignored.
+Enters: a parsed body and the dialect of the base path it came by. Leaves: None, or the refusal that OpenAI's API would
+give, word for word where it is known. A body is read no further than its first fault.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-MAX_CHOICES: Final = 128
-"""Largest `n`."""
+from evalrun.chat_params import CHAT_PARAMS
+from evalrun.chat_shapes import FaultKind, FaultPath, ParamFault
+
+Dialect = Literal["openai", "gateway"]
+"""Whose documentation a body is held against: OpenAI's (`/v1`), or the seed gateway's (`/chat`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,256 +35,196 @@ class Refusal:
         return {"error": error}
 
 
-Check = Callable[[str, Any], Refusal | None]
-"""Looks at one parameter: its path and its value, which is not null."""
+def drop_not_given(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a gateway's body without what its documentation shows but means nothing: empty objects and the like.
+
+    The gateway's own example sends `stop: {}`, `tools: [{}]`, `tool_choice: {}`, `response_format: {}`,
+    `logit_bias: {}` and `top_logprobs` without `logprobs: true`; all of them ask for nothing.
+    """
+    given = {name: value for name, value in body.items() if name not in _MAY_BE_EMPTY or value not in _EMPTY}
+    if not given.get("logprobs"):
+        given.pop("top_logprobs", None)
+    return given
 
 
-def check_body(body: Mapping[str, Any]) -> Refusal | None:
-    """Return why a body is refused, or None; the model's name is checked for its type only."""
+def check_body(body: Mapping[str, Any], dialect: Dialect = "openai") -> Refusal | None:
+    """Return why a body is refused, or None; the model's name is checked for its type only.
+
+    Args:
+        body: The parsed body.
+        dialect: `gateway` takes what its documentation shows; read such a body through `drop_not_given` afterwards.
+    """
+    if dialect == "gateway":
+        body = drop_not_given(body)
     for name in ("model", "messages"):
         if body.get(name) is None:
-            return Refusal(
-                message=f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter"
-            )
+            return _refuse_missing((name,))
     for name, value in body.items():
-        check = _PARAMETERS.get(name)
-        if check is None:
+        param = CHAT_PARAMS.get(name)
+        if param is None:
             return Refusal(message=f"Unrecognized request argument supplied: {name}", code="unknown_parameter")
-        if value is not None and (refusal := check(name, value)):
-            return refusal
-    return _check_together(body)
+        if value is not None and (faults := param.shape.check(value)):
+            return _refuse(faults[0].under(name))
+    if not _RELATED.isdisjoint(body) and (refusal := next(_check_together(body, dialect), None)):
+        return refusal
+    return _check_tool_replies(body["messages"]) if dialect == "openai" else None
 
 
-def _check_together(body: Mapping[str, Any]) -> Refusal | None:
-    """Check parameters that need one another."""
-    if body.get("top_logprobs") is not None and not body.get("logprobs"):
-        message = "The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled."
-        return Refusal(message=message, param="top_logprobs", code="invalid_value")
-    if body.get("stream_options") is not None and not body.get("stream"):
-        message = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
-        return Refusal(message=message, param="stream_options", code="invalid_value")
-    return None
+def _check_together(body: Mapping[str, Any], dialect: Dialect) -> Iterator[Refusal]:
+    """Check parameters that need or exclude one another."""
+    yield from _check_companions(body)
+    yield from _check_tools(body)
+    if dialect == "openai":
+        yield from _check_openai(body)
 
 
-def _refuse_type(path: str, expected: str, value: Any) -> Refusal:
-    got = _TYPE_NAMES.get(type(value), "null")
-    message = f"Invalid type for '{path}': expected {expected}, but got {got} instead."
-    return Refusal(message=message, param=path, code="invalid_type")
+def _check_companions(body: Mapping[str, Any]) -> Iterator[Refusal]:
+    for name, companion in (("top_logprobs", "logprobs"), ("stream_options", "stream")):
+        if body.get(name) is not None and not body.get(companion):
+            message = f"The '{name}' parameter is only allowed when '{companion}' is enabled."
+            yield Refusal(message=message, param=name, code="invalid_value")
+    if "audio" in (body.get("modalities") or ()) and body.get("audio") is None:
+        yield _refuse_missing(("audio",))
 
 
-def _refuse_value(path: str, value: Any, supported: Any) -> Refusal:
-    allowed = ", ".join(f"'{item}'" for item in supported)
-    message = f"Invalid value: '{str(value)[:200]}'. Supported values are: {allowed}."
-    return Refusal(message=message, param=path, code="invalid_value")
+def _check_tools(body: Mapping[str, Any]) -> Iterator[Refusal]:
+    """Check that the tool to call is one of the tools given."""
+    choice = body.get("tool_choice")
+    if isinstance(choice, dict) and (kind := choice["type"]) in ("function", "custom"):
+        tools = body.get("tools") or ()
+        if not any(tool["type"] == kind and tool[kind]["name"] == choice[kind]["name"] for tool in tools):
+            message = f"Tool choice '{choice[kind]['name'][:64]}' not found in 'tools' parameter."
+            yield Refusal(message=message, param="tool_choice")
+    call = body.get("function_call")
+    if isinstance(call, dict) and not any(one["name"] == call["name"] for one in body.get("functions") or ()):
+        name = call["name"][:64]
+        message = f"Invalid value for 'function_call': no function named '{name}' was specified in 'functions'."
+        yield Refusal(message=message, param="function_call")
 
 
-def _number(low: float, high: float) -> Check:
-    def check(path: str, value: Any) -> Refusal | None:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return _refuse_type(path, "a decimal", value)
-        return _check_range(path, value, low, high, kind="decimal")
-
-    return check
-
-
-def _integer(low: int, high: int | None) -> Check:
-    def check(path: str, value: Any) -> Refusal | None:
-        if isinstance(value, bool) or not isinstance(value, int):
-            return _refuse_type(path, "an integer", value)
-        return _check_range(path, value, low, high, kind="integer")
-
-    return check
+def _check_openai(body: Mapping[str, Any]) -> Iterator[Refusal]:
+    """Check what OpenAI refuses and the gateway's documentation shows as allowed."""
+    if body.get("max_tokens") is not None and body.get("max_completion_tokens") is not None:
+        # Its words: https://github.com/langchain-ai/langgraph/issues/5943
+        message = "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported."
+        yield Refusal(message=message, param="max_tokens", code="invalid_parameter_combination")
+    for name in ("tool_choice", "parallel_tool_calls"):
+        # Its words: https://github.com/dapr/dapr-agents/issues/248
+        if body.get(name) not in (None, "none") and not body.get("tools"):
+            message = f"Invalid value for '{name}': '{name}' is only allowed when 'tools' are specified."
+            yield Refusal(message=message, param=name)
 
 
-def _check_range(path: str, value: float, low: float, high: float | None, *, kind: str) -> Refusal | None:
-    if value < low:
-        side, sign, bound = "below minimum", ">=", low
-    elif high is not None and value > high:
-        side, sign, bound = "above maximum", "<=", high
-    else:
-        return None
-    return Refusal(
-        message=f"Invalid '{path}': {kind} {side} value. Expected a value {sign} {bound}, but got {value} instead.",
-        param=path,
-        code=f"{kind}_{side.replace('minimum', 'min').replace('maximum', 'max').replace(' ', '_')}_value",
+def _check_tool_replies(messages: Sequence[Mapping[str, Any]]) -> Refusal | None:
+    """Check that each tool call is answered by the messages right after it, and nothing else is.
+
+    Source: https://github.com/sdcb/chats/pull/132 (OpenAI's words for both; read 2026-11-22).
+    """
+    waiting: list[str] = []
+    for i, message in enumerate(messages):
+        here = f"messages.[{i}].role"
+        if message["role"] == "tool":
+            if message["tool_call_id"] not in waiting:
+                words = "messages with role 'tool' must be a response to a preceeding message with 'tool_calls'."
+                return Refusal(message=f"Invalid parameter: {words}", param=here)
+            waiting.remove(message["tool_call_id"])
+        elif waiting:
+            return _refuse_unanswered(waiting, here)
+        else:
+            waiting = [call["id"] for call in message.get("tool_calls") or ()]
+    return _refuse_unanswered(waiting, f"messages.[{len(messages) - 1}].role") if waiting else None
+
+
+def _refuse_unanswered(call_ids: Sequence[str], param: str) -> Refusal:
+    message = (
+        "An assistant message with 'tool_calls' must be followed by tool messages responding to each 'tool_call_id'. "
+        f"The following tool_call_ids did not have response messages: {', '.join(call_ids)[:400]}"
     )
+    return Refusal(message=message, param=param)
 
 
-def _boolean(path: str, value: Any) -> Refusal | None:
-    return None if isinstance(value, bool) else _refuse_type(path, "a boolean", value)
+def _refuse(fault: ParamFault) -> Refusal:
+    """Return a fault in OpenAI's words."""
+    path, kind = _name_path(fault.path), fault.kind
+    if kind is FaultKind.MISSING:
+        return _refuse_missing(fault.path)
+    if kind is FaultKind.TYPE:
+        expected, got = fault.expected.replace("a number", "a decimal"), _TYPE_NAMES.get(type(fault.got), "null")
+        message = f"Invalid type for '{path}': expected {expected}, but got {got} instead."
+        return Refusal(message=message, param=path, code="invalid_type")
+    if kind is FaultKind.CHOICE:
+        message = f"Invalid value: '{str(fault.got)[:200]}'. Supported values are: {_join_words(fault.choices)}."
+        return Refusal(message=message, param=path, code="invalid_value")
+    if kind in (FaultKind.BELOW, FaultKind.ABOVE):
+        return _refuse_range(fault, path)
+    if kind is FaultKind.PATTERN:
+        message = f"string does not match pattern. Expected a string that matches the pattern '{fault.expected}'."
+        return Refusal(message=f"Invalid '{path}': {message}", param=path, code="invalid_value")
+    if kind is FaultKind.KEY and fault.bound is None:
+        return Refusal(message=f"Invalid key in '{path}': {fault.got[:40]}.", param=path, code="invalid_value")
+    return _refuse_length(fault, path)
 
 
-def _text(max_chars: int | None = None) -> Check:
-    def check(path: str, value: Any) -> Refusal | None:
-        if not isinstance(value, str):
-            return _refuse_type(path, "a string", value)
-        if max_chars is not None and len(value) > max_chars:
-            message = (
-                f"Invalid '{path}': string too long. Expected a string with maximum length {max_chars}, "
-                f"but got a string with length {len(value)} instead."
-            )
-            return Refusal(message=message, param=path, code="string_above_max_length")
-        return None
-
-    return check
+def _refuse_missing(path: FaultPath) -> Refusal:
+    name = _name_path(path)
+    return Refusal(message=f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
 
 
-def _one_of(*supported: str) -> Check:
-    def check(path: str, value: Any) -> Refusal | None:
-        if not isinstance(value, str):
-            return _refuse_type(path, f"one of {', '.join(map(repr, supported))}", value)
-        return None if value in supported else _refuse_value(path, value, supported)
-
-    return check
-
-
-def _object(path: str, value: Any) -> Refusal | None:
-    return None if isinstance(value, dict) else _refuse_type(path, "an object", value)
+def _refuse_range(fault: ParamFault, path: str) -> Refusal:
+    side, sign = ("minimum", ">=") if fault.kind is FaultKind.BELOW else ("maximum", "<=")
+    where = fault.kind.value
+    kind = "integer" if fault.unit == "integer" else "decimal"
+    text = f"{kind} {where} {side} value. Expected a value {sign} {fault.bound}, but got {fault.got} instead."
+    return Refusal(message=f"Invalid '{path}': {text}", param=path, code=f"{kind}_{where}_{side[:3]}_value")
 
 
-def _not_yet(*harmless: Any) -> Check:
-    """Refuse what this version of the simulator does not do; values that ask for nothing pass."""
-
-    def check(path: str, value: Any) -> Refusal | None:
-        return None if value in harmless else _refuse_not_yet(path)
-
-    return check
-
-
-def _refuse_not_yet(path: str) -> Refusal:
-    message = f"Unsupported value: '{path}' is not in this version of the simulator yet; leave it out."
-    return Refusal(message=message, param=path, code="unsupported_value")
-
-
-def _not_yet_but_false(path: str, value: Any) -> Refusal | None:
-    return _boolean(path, value) or (_refuse_not_yet(path) if value else None)
-
-
-def _check_stop(path: str, value: Any) -> Refusal | None:
-    if isinstance(value, str):
-        return None
-    if not isinstance(value, list):
-        return _refuse_type(path, "a string or an array of strings", value)
-    if not 1 <= len(value) <= 4:
-        message = f"Invalid '{path}': expected an array of 1 to 4 strings, but got {len(value)} items."
-        return Refusal(message=message, param=path, code="empty_array" if not value else "array_above_max_length")
-    return next((_refuse_type(f"{path}[{i}]", "a string", v) for i, v in enumerate(value) if type(v) is not str), None)
+def _refuse_length(fault: ParamFault, path: str) -> Refusal:
+    """Return a fault of size: an array, an object or a string with too little or too much in it."""
+    size, bound = len(fault.got), fault.bound
+    if fault.kind is FaultKind.TOO_FEW:
+        text = f"empty array. Expected an array with minimum length {bound}, but got an empty array instead."
+        code = "empty_array"
+    elif fault.unit == "items":
+        text = f"array too long. Expected an array with maximum length {bound}, but got an array with length {size} "
+        text, code = text + "instead.", "array_above_max_length"
+    elif fault.unit == "pairs":
+        text = f"too many properties. Expected an object with at most {bound} properties, but got {size} instead."
+        code = "object_above_max_properties"
+    else:
+        text = f"string too long. Expected a string with maximum length {bound}, but got a string with length {size} "
+        text, code = text + "instead.", "string_above_max_length"
+    return Refusal(message=f"Invalid '{path}': {text}", param=path, code=code)
 
 
-def _check_logit_bias(path: str, value: Any) -> Refusal | None:
-    if not isinstance(value, dict):
-        return _refuse_type(path, "an object", value)
-    check = _number(-100, 100)
-    for token, bias in value.items():
-        if not token.isdecimal():
-            return Refusal(message=f"Invalid key in '{path}': {token[:40]}.", param=path, code="invalid_value")
-        if refusal := check(f"{path}.{token}", bias):
-            return refusal
-    return None
+def _name_path(path: FaultPath) -> str:
+    """Return a path as OpenAI writes it: `messages[0].content`."""
+    text = ""
+    for key in path:
+        text += f"[{key}]" if isinstance(key, int) else f".{key[:64]}" if text else key
+    return text
 
 
-def _check_metadata(path: str, value: Any) -> Refusal | None:
-    if not isinstance(value, dict):
-        return _refuse_type(path, "an object", value)
-    if len(value) > 16:
-        message = f"Invalid '{path}': expected at most 16 pairs, but got {len(value)}."
-        return Refusal(message=message, param=path, code="object_above_max_properties")
-    check_key, check_value = _text(64), _text(512)
-    pairs = value.items()
-    return next((r for k, v in pairs if (r := check_key(path, k) or check_value(f"{path}.{k[:64]}", v))), None)
+def _join_words(words: tuple[str, ...]) -> str:
+    """Return words as OpenAI lists them: `'a', 'b', and 'c'`."""
+    quoted = [f"'{word}'" for word in words]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])}, and {quoted[-1]}"
 
 
-def _check_response_format(path: str, value: Any) -> Refusal | None:
-    if not isinstance(value, dict):
-        return _refuse_type(path, "an object", value)
-    refusal = _one_of("text", "json_object", "json_schema")(f"{path}.type", value.get("type"))
-    return refusal or _not_yet("text")(f"{path}.type", value["type"])
-
-
-def _check_prediction(path: str, value: Any) -> Refusal | None:
-    if not isinstance(value, dict):
-        return _refuse_type(path, "an object", value)
-    if refusal := _one_of("content")(f"{path}.type", value.get("type")):
-        return refusal
-    return _check_content(f"{path}.content", value.get("content"))
-
-
-def _check_messages(path: str, value: Any) -> Refusal | None:
-    if not isinstance(value, list):
-        return _refuse_type(path, "an array of objects", value)
-    if not value:
-        message = f"Invalid '{path}': empty array. Expected an array with minimum length 1, but got an empty array."
-        return Refusal(message=message, param=path, code="empty_array")
-    for i, message in enumerate(value):
-        if refusal := _check_message(f"{path}[{i}]", message):
-            return refusal
-    return None
-
-
-def _check_message(path: str, message: Any) -> Refusal | None:
-    if not isinstance(message, dict):
-        return _refuse_type(path, "an object", message)
-    role, content = message.get("role"), message.get("content")
-    if role is None:
-        missing = f"{path}.role"
-        return Refusal(
-            message=f"Missing required parameter: '{missing}'.", param=missing, code="missing_required_parameter"
-        )
-    if not isinstance(role, str):
-        return _refuse_type(f"{path}.role", "a string", role)
-    if role not in _ROLES:
-        return _refuse_value(f"{path}.role", role, _ROLES)
-    if (name := message.get("name")) is not None and not isinstance(name, str):
-        return _refuse_type(f"{path}.name", "a string", name)
-    if role in ("assistant", "tool", "function") and (refusal := _check_tool_fields(path, role, message)):
-        return refusal
-    return None if content is None and role in ("assistant", "function") else _check_content(f"{path}.content", content)
-
-
-def _check_tool_fields(path: str, role: str, message: Mapping[str, Any]) -> Refusal | None:
-    """Check what only messages about tools carry."""
-    if role == "tool" and not isinstance(message.get("tool_call_id"), str):
-        return _refuse_type(f"{path}.tool_call_id", "a string", message.get("tool_call_id"))
-    calls = message.get("tool_calls")
-    if calls is not None and not isinstance(calls, list):
-        return _refuse_type(f"{path}.tool_calls", "an array of objects", calls)
-    speaks = message.get("content") is not None or message.get("refusal") is not None
-    if role == "assistant" and not (speaks or calls or message.get("function_call") or message.get("audio")):
-        return _refuse_type(f"{path}.content", "a string or an array of objects", None)
-    return None
-
-
-def _check_content(path: str, content: Any) -> Refusal | None:
-    if isinstance(content, str):
-        return None
-    if not isinstance(content, list):
-        return _refuse_type(path, "a string or an array of objects", content)
-    if not content:
-        message = f"Invalid '{path}': empty array. Expected an array with minimum length 1, but got an empty array."
-        return Refusal(message=message, param=path, code="empty_array")
-    for i, part in enumerate(content):
-        if refusal := _check_part(f"{path}[{i}]", part):
-            return refusal
-    return None
-
-
-def _check_part(path: str, part: Any) -> Refusal | None:
-    if not isinstance(part, dict):
-        return _refuse_type(path, "an object", part)
-    kind = part.get("type")
-    if not isinstance(kind, str) or kind not in _PARTS:
-        return _refuse_value(f"{path}.type", kind, _PARTS)
-    value = part.get(kind)
-    if kind in ("text", "refusal"):
-        return None if isinstance(value, str) else _refuse_type(f"{path}.{kind}", "a string", value)
-    if not isinstance(value, dict):
-        return _refuse_type(f"{path}.{kind}", "an object", value)
-    for key in _PARTS[kind]:
-        if not isinstance(value.get(key), str):
-            return _refuse_type(f"{path}.{kind}.{key}", "a string", value.get(key))
-    return None
-
-
+_RELATED: Final = frozenset(
+    {
+        "audio",
+        "function_call",
+        "max_completion_tokens",
+        "modalities",
+        "parallel_tool_calls",
+        "stream_options",
+        "tool_choice",
+        "top_logprobs",
+    }
+)
+"""Parameters that need or exclude others; without one of them there is nothing to check together."""
+_MAY_BE_EMPTY: Final = frozenset({"stop", "tools", "tool_choice", "response_format", "logit_bias"})
+_EMPTY: Final[tuple[Any, ...]] = ({}, [], [{}])
 _TYPE_NAMES: Final[Mapping[type, str]] = {
     str: "a string",
     bool: "a boolean",
@@ -289,51 +232,4 @@ _TYPE_NAMES: Final[Mapping[type, str]] = {
     float: "a decimal number",
     list: "an array",
     dict: "an object",
-}
-_ROLES: Final = ("developer", "system", "user", "assistant", "tool", "function")
-_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "text": (),
-    "refusal": (),
-    "image_url": ("url",),
-    "input_audio": ("data", "format"),
-    "file": (),
-}
-_PARAMETERS: Final[Mapping[str, Check]] = {
-    "model": _text(),
-    "messages": _check_messages,
-    "temperature": _number(0, 2),
-    "top_p": _number(0, 1),
-    "frequency_penalty": _number(-2, 2),
-    "presence_penalty": _number(-2, 2),
-    "max_tokens": _integer(1, None),
-    "max_completion_tokens": _integer(1, None),
-    "n": _integer(1, MAX_CHOICES),
-    "seed": _integer(-(2**63), 2**63 - 1),
-    "stop": _check_stop,
-    "logit_bias": _check_logit_bias,
-    "top_logprobs": _integer(0, 20),
-    "parallel_tool_calls": _boolean,
-    "store": _boolean,
-    "user": _text(),
-    "safety_identifier": _text(128),
-    "prompt_cache_key": _text(),
-    "prompt_cache_options": _object,
-    "prompt_cache_retention": _one_of("in_memory", "24h"),
-    "reasoning_effort": _one_of("none", "minimal", "low", "medium", "high", "xhigh", "max"),
-    "verbosity": _one_of("low", "medium", "high"),
-    "service_tier": _one_of("auto", "default", "flex", "scale", "priority", "fast"),
-    "metadata": _check_metadata,
-    "prediction": _check_prediction,
-    "modalities": _not_yet(["text"]),
-    "response_format": _check_response_format,
-    "stream": _not_yet_but_false,
-    "stream_options": _object,
-    "logprobs": _not_yet_but_false,
-    "tools": _not_yet(),
-    "tool_choice": _not_yet("none"),
-    "functions": _not_yet(),
-    "function_call": _not_yet("none"),
-    "audio": _not_yet(),
-    "moderation": _not_yet(),
-    "web_search_options": _not_yet(),
 }

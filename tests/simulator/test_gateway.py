@@ -75,7 +75,10 @@ async def test_replies_are_the_same_in_any_order_and_after_a_restart() -> None:
         ("POST", CHAT, b"[]", 400, None),
         ("POST", CHAT, b'{"messages": []}', 400, "missing_required_parameter"),
         ("POST", CHAT, b'{"model": "careful"}', 400, "missing_required_parameter"),
-        ("POST", CHAT, json.dumps(make_body(stream=True)).encode(), 400, "unsupported_value"),
+        ("POST", CHAT, json.dumps(make_body(stream="yes")).encode(), 400, "invalid_type"),
+        ("GET", "/v1/models/nobody", b"", 404, "model_not_found"),
+        ("GET", "/chat/models/", b"", 404, None),
+        ("POST", "/v1/models/careful", b"{}", 405, "method_not_supported"),
         ("POST", CHAT, json.dumps(make_body(model="gpt-9")).encode(), 404, "model_not_found"),
         ("GET", CHAT, b"", 405, "method_not_supported"),
         ("DELETE", "/v1/models", b"", 405, "method_not_supported"),
@@ -95,6 +98,22 @@ async def test_bad_requests_get_errors_in_openai_shape(
     assert set(error) == {"message", "type", "param", "code"}
     assert error["message"]
     assert simulator.ledger.to_json()["totals"]["requests"] == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "path"),
+    [("careful", "careful"), ("vendor/model:2", "vendor/model:2"), ("vendor/model:2", "vendor%2Fmodel%3A2")],
+)
+@pytest.mark.parametrize("base", ["/chat", "/v1"])
+async def test_one_model_can_be_asked_for(base: str, model: str, path: str) -> None:
+    """A model's object is the one in the list, its id in the path escaped or not."""
+    options = SimulatorOptions(answer_column="answer", profiles={model: ProfileOptions(), "other": ProfileOptions()})
+    async with open_client(options) as (_, client):
+        one = await client.get(f"{base}/models/{path}")
+        listed = (await client.get(f"{base}/models")).json()["data"]
+    assert one.status_code == 200
+    assert one.json() in listed
+    assert one.json()["id"] == model
 
 
 async def test_unknown_model_is_told_the_profiles() -> None:
@@ -145,7 +164,8 @@ async def test_key_is_checked_when_set(authorization: str | None, status: int) -
     async with open_client(api_key="right") as (_, client):
         answered = await client.post(CHAT, json=make_body(), headers=headers)
         models = await client.get("/v1/models", headers=headers)
-    assert (answered.status_code, models.status_code) == (status, status)
+        model = await client.get("/v1/models/careful", headers=headers)
+    assert (answered.status_code, models.status_code, model.status_code) == (status, status, status)
     assert "wrong" not in answered.text
 
 

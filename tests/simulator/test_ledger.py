@@ -1,8 +1,10 @@
 """Tests of the ledger's arithmetic; `test_gateway` proves it over HTTP."""
 
+from typing import get_args
+
 import pytest
 
-from evalrun.simulator.ledger import Ledger, LedgerKey
+from evalrun.simulator.ledger import Ending, Ledger, LedgerKey
 
 KEY = LedgerKey("s1", b"\x01", 0, "careful")
 OTHER = LedgerKey("s2", b"\x01", 0, "careful")
@@ -12,7 +14,7 @@ def visit(ledger: Ledger, key: LedgerKey = KEY) -> None:
     """Make one delivered completion of 3 + 2 tokens."""
     with ledger.open_visit(key) as opened:
         opened.bill(3, 2)
-        opened.settle()
+        opened.settle("completions")
 
 
 def test_ledger_counts_each_key_and_model() -> None:
@@ -36,6 +38,35 @@ def test_ledger_counts_a_request_without_reply_as_abandoned() -> None:
     assert (shown["totals"]["abandoned"], shown["in_flight"], shown["max_in_flight"]) == (1, 0, 1)
 
 
+@pytest.mark.parametrize("ending", ["completions", "errors", "rate_limited", "quota_refused", "quirked"])
+def test_ledger_counts_each_ending_apart(ending: Ending) -> None:
+    """A request ends in exactly one way, in its key's line, its model's and the total."""
+    ledger = Ledger()
+    with ledger.open_visit(KEY) as opened:
+        opened.settle(ending)
+    shown = ledger.to_json(has_detail=True)
+    for counts in (shown["totals"], shown["models"]["careful"], shown["detail"][0]):
+        ended = {name for name in ("abandoned", *get_args(Ending)) if counts[name]}
+        assert (ended, counts["requests"]) == ({ending}, 1)
+
+
+def test_ledger_bills_what_nobody_took() -> None:
+    """A reply that was made is billed though its connection was gone."""
+    ledger = Ledger()
+    with ledger.open_visit(KEY) as opened:
+        opened.bill(3, 2)
+    totals = ledger.to_json()["totals"]
+    assert (totals["abandoned"], totals["completions"], totals["total_tokens"]) == (1, 0, 5)
+
+
+def test_ledger_tells_unmatched_requests_only_with_answers() -> None:
+    """Without a book of answers the number is unknown, not 0."""
+    ledger = Ledger()
+    assert ledger.to_json()["unmatched_requests"] is None
+    ledger.count_unmatched()
+    assert ledger.to_json()["unmatched_requests"] == 1
+
+
 def test_ledger_numbers_failures_until_a_completion() -> None:
     """Each error moves the draw on, so that asking again can succeed; a completion starts over."""
     ledger = Ledger()
@@ -47,7 +78,7 @@ def test_ledger_numbers_failures_until_a_completion() -> None:
                 opened.fail()
             else:
                 opened.bill(1, 1)
-            opened.settle(is_error=has_failed)
+            opened.settle("errors" if has_failed else "completions")
     assert numbers == [0, 1, 2, 0]
     assert ledger.to_json()["totals"]["errors"] == 3
 

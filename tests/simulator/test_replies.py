@@ -5,9 +5,14 @@ import math
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from evalrun.options import ProfileOptions
-from evalrun.simulator.replies import Hint, draw_is_error, make_chat_request, make_reply
+from evalrun.simulator.codec import encode_json
+from evalrun.simulator.replies import Hint, draw_is_error, make_chat_request, make_draft
+from evalrun.simulator.script import Draft
+from evalrun.simulator.validate import Dialect, check_body, drop_not_given
 from tests.simulator.asking import make_body
 
 PLAIN = ProfileOptions(accuracy=1)
@@ -24,9 +29,14 @@ GOLDEN = (
 )
 
 
+def draft(body: dict[str, Any], hint: Hint | None = None, profile: ProfileOptions = PLAIN, seed: int = 7) -> Draft:
+    """Return the draft of a reply."""
+    return make_draft(make_chat_request(body, hint or Hint(), seed), profile)
+
+
 def reply(body: dict[str, Any], hint: Hint | None = None, profile: ProfileOptions = PLAIN, seed: int = 7) -> bytes:
     """Return the bytes of a reply."""
-    return make_reply(make_chat_request(body, hint or Hint(), seed), profile).body
+    return encode_json(draft(body, hint, profile, seed).completion)
 
 
 def say(body: dict[str, Any], hint: Hint | None = None, profile: ProfileOptions = PLAIN, seed: int = 7) -> str:
@@ -46,6 +56,7 @@ def test_reply_is_the_golden_one() -> None:
     [
         ({}, True),
         ({"stream": False}, True),
+        ({"stream": True, "stream_options": {"include_usage": True}}, True),
         ({"seed": 8}, False),
         ({"temperature": 0.5}, False),
         ({"model": "hasty"}, False),
@@ -162,3 +173,168 @@ def test_latency_and_style_do_not_turn_answers() -> None:
     plain, wrapped = ([("72" in say(make_body(), hint, profile)) for hint in hints] for profile in profiles)
     assert plain == wrapped
     assert 0 < sum(plain) < 100
+
+
+@pytest.mark.parametrize(
+    ("told", "is_stream", "include_usage"),
+    [
+        ({}, False, False),
+        ({"stream": None}, False, False),
+        ({"stream": True}, True, False),
+        ({"stream": True, "stream_options": None}, True, False),
+        ({"stream": True, "stream_options": {}}, True, False),
+        ({"stream": True, "stream_options": {"include_usage": True}}, True, True),
+        ({"stream": False, "stream_options": {"include_usage": True}}, False, False),
+    ],
+)
+def test_request_tells_how_its_reply_is_sent(told: dict[str, Any], is_stream: bool, include_usage: bool) -> None:
+    """`stream` and `stream_options` are read once, here."""
+    asked = make_chat_request(make_body(**told), Hint(), 7)
+    assert (asked.is_stream, asked.include_usage) == (is_stream, include_usage)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_bill_is_that_of_the_usage(is_stream: bool) -> None:
+    """What the ledger is told is what the client is told."""
+    made = draft(make_body(stream=is_stream, n=3), Hint(answer="one two"))
+    usage = made.completion["usage"]
+    assert (made.prompt_tokens, made.completion_tokens) == (usage["prompt_tokens"], usage["completion_tokens"])
+
+
+def test_whole_reply_waits_for_the_latency() -> None:
+    """Without a stream all of it comes after the latency."""
+    made = draft(make_body(), profile=ProfileOptions(latency_ms=400, latency_spread=0, first_token_ms=1))
+    assert (made.delay_s, made.gap_s, made.chunks) == (0.4, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("first_token_ms", "tokens_per_s", "delay_s", "gap_s"),
+    [
+        (None, None, 0.1, 0.075),
+        (200, None, 0.2, 0.05),
+        (900, None, 0.9, 0),
+        (None, 50, 0.1, 0.02),
+        (0, 1000, 0, 0.001),
+    ],
+)
+def test_streamed_reply_spreads_the_latency(
+    first_token_ms: float | None, tokens_per_s: float | None, delay_s: float, gap_s: float
+) -> None:
+    """The first token comes after a quarter of the latency or when the profile says; the rest at the speed set."""
+    profile = ProfileOptions(
+        accuracy=1, latency_ms=400, latency_spread=0, first_token_ms=first_token_ms, tokens_per_s=tokens_per_s
+    )
+    made = draft(make_body(stream=True), Hint(answer="one two three"), profile)
+    assert len(made.chunks or ()) == 5
+    assert [made.delay_s, made.gap_s] == pytest.approx([delay_s, gap_s])
+
+
+def test_slow_replies_are_slow_to_begin() -> None:
+    """First token and latency vary together, so that no reply ends before it begins."""
+    profile = ProfileOptions(latency_ms=100, first_token_ms=50, latency_spread=1)
+    made = [draft(make_body(stream=True), Hint(sample=str(i)), profile) for i in range(50)]
+    assert len({one.delay_s for one in made}) == 50
+    assert all(one.gap_s * (len(one.chunks or ()) - 1) == pytest.approx(one.delay_s) for one in made)
+
+
+def test_answers_as_names_another_model() -> None:
+    """The reply is said to come from the model that the profile names, in chunks as well."""
+    made = draft(make_body(stream=True), profile=ProfileOptions(answers_as="careful-2026-01-01"))
+    assert {told["model"] for told in (made.completion, *(made.chunks or ()))} == {"careful-2026-01-01"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kept", "told"),
+    [
+        (None, None, "default"),
+        ("auto", None, "default"),
+        ("flex", None, "flex"),
+        ("flex", "default", "default"),
+        (None, "priority", "priority"),
+    ],
+)
+def test_service_tier_is_told(wanted: str | None, kept: str | None, told: str) -> None:
+    """The one asked for, unless the profile has one of its own."""
+    made = draft(make_body(service_tier=wanted), profile=ProfileOptions(service_tier=kept))
+    assert made.completion["service_tier"] == told
+
+
+def test_cached_share_of_the_prompt_is_told() -> None:
+    """Rounded down, within the prompt tokens."""
+    usage = draft(make_body(), profile=ProfileOptions(cached_share=0.5)).completion["usage"]
+    assert (usage["prompt_tokens"], usage["prompt_tokens_details"]["cached_tokens"]) == (11, 5)
+
+
+def test_dialect_without_usage_bills_all_the_same() -> None:
+    """The reply has no usage, not a null; the ledger has the tokens."""
+    made = draft(make_body(), Hint(answer="one two"), ProfileOptions(accuracy=1, usage="none"))
+    assert ("usage" in made.completion, made.completion_tokens) == (False, 2)
+
+
+TOOL = st.fixed_dictionaries(
+    {"type": st.just("function"), "function": st.fixed_dictionaries(
+        {"name": st.sampled_from(["f", "g"])},
+        optional={"parameters": st.none() | st.just({}) | st.just({"type": "object"}) | st.just({"type": 5})},
+    )}
+) | st.fixed_dictionaries(
+    {"type": st.just("custom"), "custom": st.fixed_dictionaries(
+        {"name": st.just("h")},
+        optional={"format": st.none() | st.just({"type": "text"}) | st.just(
+            {"type": "grammar", "grammar": {"syntax": "regex", "definition": "["}}
+        )},
+    )}
+)  # fmt: skip
+NAMED = [{"type": kind, kind: {"name": name}} for kind, name in (("function", "f"), ("custom", "h"))]
+ALLOWED = [{"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": NAMED}} for mode in ("auto", "required")]
+FORMATS = [
+    {},
+    {"type": "text"},
+    {"type": "json_object"},
+    {"type": "json_schema", "json_schema": {"name": "x", "schema": None}},
+    {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "null"}}},
+]
+LAST_MESSAGES = [
+    {"role": "user", "content": [{"type": "file", "file": {}}, {"type": "text", "text": "x"}]},
+    {"role": "assistant", "content": None, "refusal": "no"},
+    {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
+    {"role": "function", "name": "f", "content": None},
+    {"role": "developer", "content": "x", "name": None},
+]
+BODY = st.fixed_dictionaries(
+    {"model": st.just("careful"), "messages": st.sampled_from(LAST_MESSAGES).map(lambda message: [message])},
+    optional={
+        "n": st.none() | st.integers(1, 2),
+        "tools": st.none() | st.just([{}]) | st.lists(TOOL, min_size=1, max_size=3),
+        "tool_choice": st.sampled_from([None, "auto", "none", "required", {}, *NAMED, *ALLOWED]),
+        "parallel_tool_calls": st.sampled_from([None, True, False]),
+        "functions": st.none() | st.just([{"name": "f", "parameters": None}]),
+        "function_call": st.sampled_from([None, "auto", "none", {"name": "f"}]),
+        "response_format": st.none() | st.sampled_from(FORMATS),
+        "modalities": st.sampled_from([None, ["text"], ["text", "audio"]]),
+        "audio": st.none() | st.sampled_from(["wav", "pcm16", "mp3"]).map(lambda kind: {"voice": "x", "format": kind}),
+        "prediction": st.none() | st.just({"type": "content", "content": [{"type": "text", "text": "x"}]}),
+        "logprobs": st.sampled_from([None, True, False]),
+        "top_logprobs": st.sampled_from([None, 0, 20]),
+        "stop": st.sampled_from([None, {}, "", ["", "x"]]),
+        "max_tokens": st.none() | st.integers(1, 9),
+        "max_completion_tokens": st.none() | st.integers(1, 9),
+        "service_tier": st.sampled_from([None, "auto", "flex"]),
+        "reasoning_effort": st.sampled_from([None, "none"]),
+        "stream": st.sampled_from([None, True, False]),
+        "stream_options": st.sampled_from([None, {}, {"include_obfuscation": None}]),
+    },
+)
+
+
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@given(body=BODY, answer=st.sampled_from([None, "", "72", '{"a": 1}']), dialect=st.sampled_from(["openai", "gateway"]))
+def test_every_body_that_is_let_in_gets_a_reply(body: dict[str, Any], answer: str | None, dialect: Dialect) -> None:
+    """Nulls, empty objects, odd last messages: what the checks pass is answered or refused, never a crash."""
+    if check_body(body, dialect) is not None:
+        return
+    given_ = drop_not_given(body) if dialect == "gateway" else body
+    made = make_draft(make_chat_request(given_, Hint(answer=answer), 7, dialect=dialect), ProfileOptions())
+    assert made.status in (200, 400)
+    assert made.is_stream is (made.status == 200 and body.get("stream") is True)
+    limits = [body[name] for name in ("max_tokens", "max_completion_tokens") if body.get(name)]
+    assert not limits or made.completion_tokens <= min(limits) * (body.get("n") or 1)

@@ -15,7 +15,7 @@ from anyio.abc import SocketListener, SocketStream
 from evalrun.errors import UsageError
 from evalrun.options import ProfileOptions
 from evalrun.simulator import connection, server
-from evalrun.simulator.gateway import Gateway
+from evalrun.simulator.chat import Chat
 from evalrun.simulator.server import serve
 from tests.simulator.asking import (
     HANG_GUARD_S,
@@ -170,6 +170,41 @@ async def test_mutated_requests_never_break_the_server(caplog: pytest.LogCapture
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
+@pytest.mark.parametrize("cut", [1, 40, -1])
+async def test_half_sent_request_is_given_up_in_time(cut: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that stops in the middle of a request gets 408 and is let go; one that is idle between them is not."""
+    monkeypatch.setattr(connection, "READ_TIMEOUT_S", 0.2)
+    async with serve(make_options()) as simulator, await connect(simulator.url) as idle:
+        async with await connect(simulator.url) as stream:
+            await stream.send(make_raw_request(make_body())[:cut])
+            assert read_statuses(await receive_all(stream)) == [408]
+        await idle.send(make_raw_request(make_body()))
+        assert read_statuses(await idle.receive()) == [200]
+
+
+async def test_slow_body_is_given_up_by_its_whole_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that comes byte by byte is not kept alive by its bytes."""
+    monkeypatch.setattr(connection, "READ_TIMEOUT_S", 0.3)
+    data = make_raw_request(make_body())
+    async with serve(make_options()) as simulator, await connect(simulator.url) as stream:
+        received = b""
+        with anyio.fail_after(HANG_GUARD_S):
+            for i in range(len(data)):
+                await stream.send(data[i : i + 1])
+                with anyio.move_on_after(0.05):
+                    received = await stream.receive()
+                if received:
+                    break
+        assert read_statuses(received) == [408]
+
+
+async def test_profile_with_an_unknown_quirk_is_not_served() -> None:
+    """A quirk that there is not is found when the simulator starts, and those there are are listed."""
+    with pytest.raises(UsageError, match="Q01 usage-absent"):
+        async with serve(make_options(careful=ProfileOptions(quirks={"Q99": 0.1}))):
+            pass
+
+
 async def test_body_over_the_cap_is_refused_by_its_length() -> None:
     """A body that says it is too large is refused before it is read."""
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n"
@@ -224,7 +259,7 @@ async def test_defect_is_answered_with_500_and_logged(
 
     async with serve(make_options()) as simulator:
         with monkeypatch.context() as patch:
-            patch.setattr(Gateway, "_read_chat", fail)
+            patch.setattr(Chat, "_read", fail)
             assert read_statuses(await exchange(simulator.url, make_raw_request(make_body()))) == [500]
         assert read_statuses(await exchange(simulator.url, make_raw_request(make_body()))) == [200]
     assert "ZeroDivisionError" in caplog.text

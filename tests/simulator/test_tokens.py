@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evalrun.simulator import tokens
 from evalrun.simulator.tokens import count_prompt_tokens, count_tokens, split_tokens
 
 
@@ -13,6 +14,14 @@ from evalrun.simulator.tokens import count_prompt_tokens, count_tokens, split_to
 def test_tokens_joined_are_the_text(text: str) -> None:
     """No character is lost or doubled by splitting, whatever the script."""
     assert "".join(split_tokens(text)) == text
+
+
+@given(st.text(st.sampled_from("aZ09 \t\n.,-\xa0\u3000กé\ud800") | st.characters(), max_size=200), st.integers(9, 40))
+def test_long_text_counts_as_if_it_were_looked_at_in_one_go(text: str, slice_chars: int) -> None:
+    """Counting in slices gives the same number, wherever a slice cuts a token."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokens, "_SLICE_CHARS", slice_chars)
+        assert count_tokens(text) == len(split_tokens(text))
 
 
 @given(st.text(), st.integers(0, 20))

@@ -1,0 +1,1 @@
+"""Misbehaviour on purpose: how a good reply becomes one of those that real servers send."""
