@@ -101,7 +101,7 @@ class ProfileOptions(_Options):
     style: Literal["plain", "sentence", "reasoned"] = "plain"
     """How the answer is wrapped: alone, in a sentence, or after a line of reasoning."""
     first_token_ms: Annotated[float, Ge(0), Le(600_000)] | None = None
-    """Median time to the first token of a streamed reply; default: `latency_ms`, spread over the tokens."""
+    """Median time to the first token of a streamed reply; default: a quarter of `latency_ms`."""
     tokens_per_s: Annotated[float, Gt(0), Le(1_000_000)] | None = None
     """Speed of a streamed reply once it has begun; default: what `latency_ms` leaves."""
     reasoning_tokens: Annotated[int, Ge(0), Le(1_000_000)] = 0

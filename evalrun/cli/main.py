@@ -28,7 +28,7 @@ COMMANDS = {
     "report": "Render a run's reports again.",
     "show": "Show a run's samples, failing ones first.",
     "list": "List the runs of this folder.",
-    "simulate": "Serve the simulator, with a job's profiles and seed.",
+    "simulate": "Serve the simulator: a gateway to test any OpenAI client against.",
     "schema": "Print the JSON Schema of job files.",
 }
 """Every command and its first line; each stands in `evalrun/cli/<command>_command.py` as `command`."""

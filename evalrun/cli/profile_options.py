@@ -7,7 +7,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from evalrun.errors import UsageError
-from evalrun.options import SimulatorOptions
+from evalrun.options import SimulatedLimits, SimulatorOptions
 from evalrun.quirk_names import parse_quirk
 from evalrun.simulator.rate_headers import RateDialect, RetryAfterForm
 
@@ -16,7 +16,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _PROFILE_OPTIONS = (
     click.option(
         "--quirk", "quirks", multiple=True, metavar="NAME[=SHARE]",
-        help="Let a quirk befall this share of the attempts, all by default; repeatable.",
+        help="Let a quirk befall this share of the attempts, all by default; repeatable, or several with commas.",
     ),
     click.option("--seed", type=int, help="Another seed, other replies."),
     click.option("--accuracy", type=click.FloatRange(0, 1), help="Chance that a reply says the right answer."),
@@ -34,6 +34,18 @@ _LIMIT_OPTIONS = (
     click.option("--retry-after", type=click.Choice(get_args(RetryAfterForm)), help="Form of Retry-After in a 429."),
 )
 _PROFILE_KEYS = ("accuracy", "latency_ms", "error_rate")
+_FLAG_NAMES = {
+    "headers": "--rate-headers",
+    "retry_after": "--retry-after",
+    "requests_per_minute": "--rpm",
+    "tokens_per_minute": "--tpm",
+    "concurrency": "--concurrency",
+}
+_NEEDS = {
+    "headers": ("requests_per_minute", "tokens_per_minute"),
+    "retry_after": ("requests_per_minute", "tokens_per_minute", "concurrency"),
+}
+"""Flag → limits of which one must be there for it to do anything."""
 _LIMIT_KEYS = ("requests_per_minute", "tokens_per_minute", "concurrency", "quota_tokens", "headers", "retry_after")
 
 
@@ -52,7 +64,7 @@ def change_profiles(options: SimulatorOptions, flags: Mapping[str, Any]) -> Simu
         flags: The command's keyword arguments; those of `profile_options` are used, None = not given.
 
     Raises:
-        UsageError: An unknown quirk, or a share that is none.
+        UsageError: An unknown quirk, a share that is none, or a flag that does nothing without another.
     """
     given = {key: flags[key] for key in _PROFILE_KEYS if flags[key] is not None}
     limits = {key: flags[key] for key in _LIMIT_KEYS if flags[key] is not None}
@@ -61,12 +73,23 @@ def change_profiles(options: SimulatorOptions, flags: Mapping[str, Any]) -> Simu
         name: replace(profile, **given, limits=replace(profile.limits, **limits), quirks={**profile.quirks, **quirks})
         for name, profile in options.profiles.items()
     }
+    for flag, needed in _NEEDS.items():
+        # Azure's headers say that they do not know, which takes no limit.
+        if flags[flag] not in {None, "azure"} and not any(
+            _has_limit(profile.limits, needed) for profile in profiles.values()
+        ):
+            named = ", ".join(_FLAG_NAMES[key] for key in needed)
+            raise UsageError(f"{_FLAG_NAMES[flag]} does nothing without a limit", hint=f"give one of {named} as well")
     return replace(options, profiles=profiles, seed=options.seed if flags["seed"] is None else flags["seed"])
+
+
+def _has_limit(limits: SimulatedLimits, keys: Sequence[str]) -> bool:
+    return any(getattr(limits, key) is not None for key in keys)
 
 
 def _read_quirks(texts: Sequence[str]) -> dict[str, float]:
     quirks = {}
-    for text in texts:
+    for text in (part.strip() for given in texts for part in given.split(",")):
         name, sign, share = text.partition("=")
         try:
             parse_quirk(name)

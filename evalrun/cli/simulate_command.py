@@ -45,6 +45,7 @@ def command(job: Path | None, **flags: Any) -> None:
 
     Without JOB: ten models that are right four times in five. A client that sends no headers of evalrun's own gets
     right answers from --answers, else an echo. A single request asks for quirks by the header X-Simulator-Quirk: Q09.
+    The same request always gets the same reply, errors and quirks included. docs/simulator.md tells the rest.
     """
     if flags["list_quirks"]:
         _list_quirks(as_json=flags["as_json"])

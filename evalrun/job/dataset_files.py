@@ -55,7 +55,7 @@ def _expand(name: str, folder: Path, where: str) -> list[Path]:
             raise DatasetError(f"no dataset file matches {name}", where=where)
         return found
     siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
-    hint = suggest(path.name, siblings) or f"paths are relative to the job's folder ({folder})"
+    hint = suggest(path.name, siblings) or f"paths are relative to {folder}"
     raise DatasetError(f"there is no dataset file {name}", where=where, hint=hint)
 
 

@@ -156,8 +156,8 @@ def test_simulate_limits_and_bends_as_told(tmp_path: Path) -> None:
         ("concurrency", 3, {"limits": SimulatedLimits(concurrency=3)}),
         ("quota_tokens", 0, {"limits": SimulatedLimits(quota_tokens=0)}),
         ("headers", "azure", {"limits": SimulatedLimits(headers="azure")}),
-        ("retry_after", "date", {"limits": SimulatedLimits(retry_after="date")}),
         ("quirks", ("Q09", "cut=0.2"), {"quirks": {"Q09": 1.0, "cut": 0.2}}),
+        ("quirks", ("Q09, cut=0.2",), {"quirks": {"Q09": 1.0, "cut": 0.2}}),
     ],
 )
 def test_flags_change_every_profile(flag: str, value: Any, changed: dict[str, Any]) -> None:
@@ -165,6 +165,13 @@ def test_flags_change_every_profile(flag: str, value: Any, changed: dict[str, An
     options = change_profiles(PLAIN, {**NO_FLAGS, flag: value})
     assert options.profiles == {name: replace(profile, **changed) for name, profile in PLAIN.profiles.items()}
     assert change_profiles(PLAIN, {**NO_FLAGS, "seed": 9}) == replace(PLAIN, seed=9)
+
+
+def test_form_of_retry_after_goes_with_a_limit() -> None:
+    """The form of Retry-After is taken where a limit can send one."""
+    changed = change_profiles(PLAIN, {**NO_FLAGS, "requests_per_minute": 60.0, "retry_after": "date"})
+    limits = SimulatedLimits(requests_per_minute=60, retry_after="date")
+    assert {profile.limits for profile in changed.profiles.values()} == {limits}
 
 
 def test_flags_leave_a_jobs_other_quirks() -> None:
@@ -209,6 +216,8 @@ def test_list_quirks_as_json(capsys: Capture) -> None:
         (["--json"], "--list-quirks"),
         (["--rpm", "0"], "--rpm"),
         (["--rate-headers", "acme"], "openai"),
+        (["--rate-headers", "openai"], "--rpm"),
+        (["--retry-after", "date"], "--concurrency"),
     ],
 )
 def test_simulate_refuses_what_it_cannot_do(arguments: list[str], problem: str, capsys: Capture) -> None:
