@@ -59,6 +59,11 @@ class RetryOptions(_Options):
     """Retries after a deadline that passed once the body was sent: each may be billed."""
 
 
+RateDialect = Literal["openai", "azure", "anthropic", "groq", "together", "fireworks", "none"]
+"""Whose rate-limit headers to send."""
+RetryAfterForm = Literal["seconds", "ms", "float", "date", "none"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedLimits(_Options):
     """Rate limits and quota of one simulated model; null = none."""
@@ -78,12 +83,15 @@ class SimulatedLimits(_Options):
     """Most growth of the request rate from one 10-second window to the next; above it: 503 slow_down."""
     quota_tokens: Annotated[int, Ge(0)] | None = None
     """Tokens after which every request is refused with 429 insufficient_quota."""
-    retry_after: Literal["seconds", "ms", "float", "date", "none"] = "seconds"
+    retry_after: RetryAfterForm = "seconds"
     """Form of Retry-After in a 429."""
-    headers: Literal["openai", "azure", "anthropic", "groq", "together", "fireworks", "none"] = "none"
+    headers: RateDialect = "none"
     """Dialect of the rate-limit headers that every reply carries."""
     max_duration_s: Seconds | None = None
     """A reply that is not streamed and takes longer is cut off with 504, as proxies do."""
+
+
+UsageDialect = Literal["openai", "deepseek", "gemini", "openrouter", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +116,7 @@ class ProfileOptions(_Options):
     """Reasoning tokens of each reply, billed within completion_tokens; above 0 a reasoning text is sent too."""
     cached_share: Ratio = 0.0
     """Share of the prompt tokens that is reported as read from the cache."""
-    usage: Literal["openai", "deepseek", "gemini", "openrouter", "none"] = "openai"
+    usage: UsageDialect = "openai"
     """Dialect in which token counts are reported; `none` reports none."""
     answers_as: Text | None = None
     """Model id in the reply; default: the one asked for."""

@@ -10,6 +10,7 @@ from evalrun.grader_options import GRADER_OPTIONS
 from evalrun.job.schema import build_job_schema
 from evalrun.store.tables import render_schema_markdown
 from tests.provider_pages import render_parameters_markdown, render_profiles_markdown
+from tests.quirk_page import render_quirks_markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -198,6 +199,7 @@ def build_generated_files() -> dict[str, str]:
         "docs/job.md": render_job_markdown(schema),
         "docs/parameters.md": render_parameters_markdown(),
         "docs/profiles.md": render_profiles_markdown(),
+        "docs/quirks.md": render_quirks_markdown(),
         "docs/schema.md": render_schema_markdown(),
     }
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from evalrun import errors
+from tests.quirk_outcomes import scan_cells
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "messages.md"
 
@@ -16,6 +17,13 @@ def test_every_slug_has_a_paragraph() -> None:
     slugs = [error.slug for error in classes]
     headings = re.findall(r"^## (\S+)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(headings) == sorted(slugs)
+
+
+def test_every_flag_is_told() -> None:
+    """Whoever meets a flag in a table finds what it means."""
+    flags = {flag for _, _, cell in scan_cells() for flag in cell.flags}
+    assert flags
+    assert [flag for flag in sorted(flags) if f"`{flag}`" not in PAGE.read_text(encoding="utf-8")] == []
 
 
 def test_problem_says_where_what_and_what_next() -> None:

@@ -7,9 +7,8 @@ from typing import Any, TypeVar, get_args
 import click
 
 from evalrun.errors import UsageError
-from evalrun.options import SimulatedLimits, SimulatorOptions
+from evalrun.options import RateDialect, RetryAfterForm, SimulatedLimits, SimulatorOptions
 from evalrun.quirk_names import parse_quirk
-from evalrun.simulator.rate_headers import RateDialect, RetryAfterForm
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -10,7 +10,6 @@ import anyio
 import click
 
 from evalrun.cli.console import count_noun, open_console, print_json, print_note
-from evalrun.cli.job_options import json_option
 from evalrun.cli.profile_options import change_profiles, profile_options
 from evalrun.errors import UsageError
 from evalrun.options import ProfileOptions, SimulatorOptions
@@ -39,7 +38,7 @@ GATEWAY_MODELS = (
 @click.option("--answer-column", metavar="COLUMN", help="With --answers: the right answer; default: answer.")
 @profile_options
 @click.option("--list-quirks", is_flag=True, help="List the quirks and what they do, serve nothing.")
-@json_option
+@click.option("--json", "as_json", is_flag=True, help="With --list-quirks: print one JSON object instead of text.")
 def command(job: Path | None, **flags: Any) -> None:
     """Serve the simulator until interrupted, with JOB's profiles and seed.
 
@@ -143,17 +142,12 @@ def _load_answers(flags: dict[str, Any]) -> "AnswerBook | None":
 
 
 async def _serve_until_signal(options: SimulatorOptions, host: str, port: int, settings: dict[str, Any]) -> None:
-    try:
-        async with serve(options, host=host, port=port, **settings) as simulator:
-            _announce(simulator)
-            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                async for _ in signals:
-                    break
-            _sum_up(simulator)
-    except OSError as error:
-        raise UsageError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}", hint="choose a free --port"
-        ) from error
+    async with serve(options, host=host, port=port, **settings) as simulator:
+        _announce(simulator)
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for _ in signals:
+                break
+        _sum_up(simulator)
 
 
 def _announce(simulator: Simulator) -> None:

@@ -8,7 +8,7 @@ joined into one. Sources: WIRE sections 2.4 to 2.6 and the issues cited there.
 from collections.abc import Mapping
 from typing import Any
 
-from evalrun.dispatch.json_text import dump_json
+from evalrun.dispatch.json_text import dump_json, load_fragment
 
 _SPOKEN = frozenset(
     {"content", "refusal", "reasoning_content", "reasoning", "reasoning_details", "tool_calls", "function_call"}
@@ -283,17 +283,20 @@ class _Message:
         """Return the call that a fragment goes on with; None when it begins a new one.
 
         Gemini numbers nothing, or gives every call the index 0: then a new id that comes with a name begins a call.
+        Where even the ids are all alike, a name does so that brings more arguments to a call whose own are whole.
         """
         index, call_id, is_named = fragment.get("index"), fragment.get("id"), _is_named(fragment)
+        call = None
         if index is not None:
             call = next((call for call in reversed(self._calls) if call.index == index), None)
         elif call_id:
-            call = next((call for call in self._calls if call.call_id == call_id), None)
-            return call or (None if is_named or not self._calls else self._calls[-1])
-        else:
-            call = None if is_named or not self._calls else self._calls[-1]
-        is_another = call is not None and is_named and call_id and call.call_id not in (None, "", call_id)
-        return None if is_another else call
+            call = next((call for call in reversed(self._calls) if call.call_id == call_id), None)
+        if index is None and call is None and not is_named and self._calls:
+            call = self._calls[-1]
+        if call is None or not is_named:
+            return call
+        has_other_id = bool(call_id) and call.call_id not in (None, "", call_id)
+        return None if has_other_id or call.is_whole_before(fragment) else call
 
 
 class _Call:
@@ -309,6 +312,21 @@ class _Call:
     @property
     def call_id(self) -> Any:
         return self._facts.get("id")
+
+    def is_whole_before(self, fragment: Mapping[str, Any]) -> bool:
+        """Tell whether a fragment brings the arguments of another call, since these are one JSON object already."""
+        function = fragment.get("function")
+        added = function.get("arguments") if isinstance(function, Mapping) else None
+        begun = _finish(self._bodies.get("function", {}).get("arguments"))
+        # Most fragments are told by a look at both ends: a server that names each of them must not make this slow.
+        is_begun = isinstance(begun, str) and begun.rstrip().endswith("}")
+        if not is_begun or not (isinstance(added, Mapping) or str(added or "").lstrip().startswith("{")):
+            return False
+        try:
+            load_fragment(begun.encode())
+        except ValueError:
+            return False
+        return True
 
     def add(self, fragment: Mapping[str, Any]) -> None:
         for key, value in fragment.items():

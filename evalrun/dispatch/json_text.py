@@ -21,12 +21,18 @@ _LONE_SURROGATE_BYTES = 6
 _REPLACEMENT = rb"\ufffd"
 
 
+TEXT_CLEANED = "text_cleaned"
+"""Flag: lone surrogates were replaced by U+FFFD."""
+NUMBER_DROPPED = "number_dropped"
+"""Flag: NaN, Infinity or a number too large for any became null."""
+
+
 class LoadedJson(NamedTuple):
-    """A value and whether its text had to be mended."""
+    """A value and what had to be mended to read it."""
 
     value: Any
-    was_cleaned: bool
-    """True when lone surrogates were replaced by U+FFFD."""
+    flags: tuple[str, ...] = ()
+    """`text_cleaned`, `number_dropped`."""
 
 
 def load_json(body: bytes) -> LoadedJson:
@@ -40,14 +46,15 @@ def load_json(body: bytes) -> LoadedJson:
     """
     text = body.removeprefix(_BYTE_ORDER_MARK)
     try:
-        return LoadedJson(orjson.loads(text), was_cleaned=False)
+        return LoadedJson(orjson.loads(text))
     except orjson.JSONDecodeError:
         pass  # The tolerant reader below is slower and says better what is wrong.
     mended = _ESCAPES.sub(_mend_escape, text)
-    return LoadedJson(_load_tolerantly(mended), was_cleaned=mended != text)
+    loaded = _load_tolerantly(mended)
+    return loaded if mended == text else LoadedJson(loaded.value, (TEXT_CLEANED, *loaded.flags))
 
 
-def load_fragment(body: bytes) -> Any:
+def load_fragment(body: bytes) -> LoadedJson:
     """Parse one piece of a streamed reply, as tolerantly as `load_json`, but with its lone surrogates kept.
 
     The other half of such a character may come with the next piece; `write_fragments` writes what became of them.
@@ -56,7 +63,7 @@ def load_fragment(body: bytes) -> Any:
         ValueError: The piece is not JSON, not UTF-8, or nested too deeply.
     """
     try:
-        return orjson.loads(body)
+        return LoadedJson(orjson.loads(body))
     except orjson.JSONDecodeError:
         return _load_tolerantly(body)
 
@@ -95,23 +102,25 @@ def dump_json(value: Any) -> str:
         raise ValueError(msg) from None
 
 
-def _load_tolerantly(text: bytes) -> Any:
+def _load_tolerantly(text: bytes) -> LoadedJson:
+    """Parse with numbers let through that are none: unknown, and said so."""
+    dropped: list[str] = []
+
+    def parse_float(digits: str) -> float | None:
+        value = float(digits)
+        if math.isfinite(value):
+            return value
+        dropped.append(digits)
+        return None
+
     try:
-        return json.loads(text.decode("utf-8"), parse_constant=_drop_constant, parse_float=_parse_float)
+        value = json.loads(text.decode("utf-8"), parse_constant=dropped.append, parse_float=parse_float)
     except RecursionError:
         msg = "nested too deeply"
         raise ValueError(msg) from None
+    return LoadedJson(value, (NUMBER_DROPPED,) if dropped else ())
 
 
 def _mend_escape(match: re.Match[bytes]) -> bytes:
     escape = match.group()
     return _REPLACEMENT if len(escape) == _LONE_SURROGATE_BYTES else escape
-
-
-def _drop_constant(_name: str) -> None:
-    """NaN and Infinity are no JSON numbers: unknown."""
-
-
-def _parse_float(text: str) -> float | None:
-    value = float(text)
-    return value if math.isfinite(value) else None

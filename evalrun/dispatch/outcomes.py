@@ -29,6 +29,8 @@ from evalrun.records import (
 
 _FREE = Cost(Decimal(0), CostSource.TABLE)
 _MAYBE_BILLED = Cost(None, CostSource.UNKNOWN)
+CUT_BY_PROXY = frozenset({504, 524})
+"""Statuses by which a proxy says that it waited long enough: behind it, the model may have gone on to the end."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -154,9 +156,11 @@ def make_failed_attempt(sending: Sending, error: ApiError, reply: Reply | None) 
 def judge_failed_cost(error: ApiError) -> Cost:
     """Return what a failed attempt cost: nothing when it never left or was answered with an HTTP error, else unknown.
 
-    Providers do not bill replies that are HTTP errors; a lost, late or damaged reply may have been generated in full.
+    Providers do not bill replies that are HTTP errors; a lost, late or damaged reply may have been generated in full,
+    and so may one that a proxy did not wait for (QuantumNous/new-api#2974).
     """
-    is_refused = error.http_status is not None and error.http_status >= 300
+    status = error.http_status
+    is_refused = status is not None and status >= 300 and status not in CUT_BY_PROXY
     return _FREE if is_refused or not error.was_sent else _MAYBE_BILLED
 
 

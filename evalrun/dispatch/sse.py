@@ -7,11 +7,11 @@ end cut off before its blank line still counts, since the last one often holds t
 Source: https://html.spec.whatwg.org/multipage/server-sent-events.html, section 9.2.6, read 2026-11-22.
 """
 
+from codecs import BOM_UTF8
 from typing import NamedTuple
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 """Cap on one line, and on the data of one event: room for a picture, none for an endless line."""
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class EventTooLargeError(Exception):
@@ -79,12 +79,12 @@ class SseParser:
     def _skip_byte_order_mark(self, chunk: bytes) -> bytes:
         """Return the stream without its mark; nothing while it cannot be told whether there is one."""
         begin = self._begin + chunk
-        if len(begin) < len(_BYTE_ORDER_MARK) and _BYTE_ORDER_MARK.startswith(begin):
+        if len(begin) < len(BOM_UTF8) and BOM_UTF8.startswith(begin):
             self._begin = begin
             return b""
         self._begin = b""
         self._is_begun = True
-        return begin.removeprefix(_BYTE_ORDER_MARK)
+        return begin.removeprefix(BOM_UTF8)
 
     def _complete_line(self, rest: bytes) -> bytes:
         self._partial += rest

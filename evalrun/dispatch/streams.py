@@ -47,6 +47,7 @@ class StreamReader:
         self._parser = SseParser()
         self._assembly = Assembly(n_choices=n_choices)
         self._n_events = 0
+        self._mends: dict[str, None] = {}
         self._error: Any = None
 
     @property
@@ -127,7 +128,8 @@ class StreamReader:
     def flags(self) -> tuple[str, ...]:
         """What is odd about a complete stream."""
         flags = () if self.is_done else ("no_done",)
-        return (*flags, "finish_repeated") if self._assembly.was_finished_before else flags
+        repeated = ("finish_repeated",) if self._assembly.was_finished_before else ()
+        return (*flags, *repeated, *self._mends)
 
     def write(self) -> bytes:
         """Return the completion, or the error object, as JSON.
@@ -164,7 +166,7 @@ class StreamReader:
             self._take_after_done(data)
             return
         try:
-            value = load_fragment(data)
+            value = self._load(data)
         except ValueError:
             if is_last:
                 return  # The end came within the event: the stream is as complete as it is without it.
@@ -175,9 +177,16 @@ class StreamReader:
     def _take_after_done(self, data: bytes) -> None:
         """Take the usage that some servers send last; anything else behind the end is no part of the reply."""
         try:
-            self._assembly.add_usage(load_fragment(data))
+            self._assembly.add_usage(self._load(data))
         except ValueError:
             return
+
+    def _load(self, data: bytes) -> Any:
+        """Return the JSON of an event, and remember what had to be mended to read it."""
+        loaded = load_fragment(data)
+        if loaded.flags:
+            self._mends.update(dict.fromkeys(loaded.flags))
+        return loaded.value
 
     def _read_text(self, event: SseEvent) -> Any:
         """Return what an event without JSON stands for: an error's words, nothing, or damage."""

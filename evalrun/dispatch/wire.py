@@ -76,7 +76,7 @@ def parse_reply(
         text = f"HTTP {status} without a completion: {_describe_damage(error, body)}"
         facts = make_evidence(status, headers, evidence or body, now=now)
         raise DamagedReplyError(ErrorCode.BODY_INVALID, text, **facts) from None
-    return replace(completion, flags=(*completion.flags, "text_cleaned")) if loaded.was_cleaned else completion
+    return replace(completion, flags=(*completion.flags, *loaded.flags)) if loaded.flags else completion
 
 
 def make_evidence(status: int, headers: Mapping[str, str], body: bytes, *, now: datetime | None = None) -> Evidence:
@@ -136,7 +136,7 @@ def _parse_completion(value: Any, model: str | None, n_choices: int) -> Completi
         flags = (*flags, "model_mismatch")
     return replace(
         completion,
-        choices=dump_json(choices) if len(choices) > 1 else None,
+        choices=dump_json(_sort_choices(choices)) if len(choices) > 1 else None,
         response_id=_read_text(value, "id"),
         response_model=response_model,
         system_fingerprint=_read_text(value, "system_fingerprint"),
@@ -158,6 +158,14 @@ def _flag_choices(choices: Sequence[Any], n_choices: int) -> tuple[str, ...]:
     indexes = [choice["index"] for choice in usable if isinstance(choice.get("index"), int)]
     flags = ("fewer_choices",) if len(usable) < n_choices else ()
     return (*flags, "choice_index_repeated") if len(set(indexes)) < len(indexes) else flags
+
+
+def _sort_choices(choices: Sequence[Any]) -> Sequence[Any]:
+    """Return the choices by index, as they come together from a stream; as they came where indexes do not say."""
+    indexes = [choice.get("index") if isinstance(choice, Mapping) else None for choice in choices]
+    if len(set(indexes)) < len(choices) or not all(type(index) is int for index in indexes):
+        return choices
+    return sorted(choices, key=lambda choice: int(choice["index"]))
 
 
 def _has_failed(choice: Mapping[str, Any]) -> bool:

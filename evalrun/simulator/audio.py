@@ -5,19 +5,22 @@ compressed formats are refused, as is all but `pcm16` in a stream, which is Open
 """
 
 import base64
+import io
 import math
 import struct
-from array import array
+import wave
 from collections.abc import Mapping
 from typing import Any, Final
 
-from evalrun.simulator.validate import Refusal
+from evalrun.simulator.refusal import Refusal
 
 _RATE_HZ: Final = 8_000
 _N_SAMPLES: Final = 400
-_LIFETIME_S: Final = 3_600
+_SAMPLE_BYTES: Final = 2
 _LOUDNESS: Final = 8_000
+"""Of 32,767: a quarter of full scale."""
 _LOWEST_HZ: Final = 220
+_LIFETIME_S: Final = 3_600
 
 
 def check_audio(body: Mapping[str, Any]) -> Refusal | None:
@@ -42,10 +45,8 @@ def asks_for_audio(body: Mapping[str, Any]) -> bool:
 def make_audio(transcript: str, kind: str, *, audio_id: str, uniform: float, created: int) -> dict[str, Any]:
     """Return an `audio` object: a tone of 50 ms whose pitch is drawn."""
     pitch = _LOWEST_HZ * (1 + uniform) * 2 * math.pi / _RATE_HZ
-    samples = array("h", (round(_LOUDNESS * math.sin(pitch * n)) for n in range(_N_SAMPLES)))
-    data = struct.pack(f"<{_N_SAMPLES}h", *samples)
-    if kind == "wav":
-        data = _make_wav_header(len(data)) + data
+    samples = struct.pack(f"<{_N_SAMPLES}h", *(round(_LOUDNESS * math.sin(pitch * n)) for n in range(_N_SAMPLES)))
+    data = _make_wav(samples) if kind == "wav" else samples
     return {
         "id": audio_id,
         "data": base64.b64encode(data).decode(),
@@ -54,7 +55,12 @@ def make_audio(transcript: str, kind: str, *, audio_id: str, uniform: float, cre
     }
 
 
-def _make_wav_header(n_bytes: int) -> bytes:
-    """Return the header of a WAV file of one channel of 16-bit samples."""
-    kind = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, _RATE_HZ, 2 * _RATE_HZ, 2, 16)
-    return struct.pack("<4sI4s", b"RIFF", 36 + n_bytes, b"WAVE") + kind + struct.pack("<4sI", b"data", n_bytes)
+def _make_wav(samples: bytes) -> bytes:
+    """Return a WAV file of one channel."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(_SAMPLE_BYTES)
+        file.setframerate(_RATE_HZ)
+        file.writeframes(samples)
+    return buffer.getvalue()

@@ -22,9 +22,11 @@ from evalrun.simulator.codec import parse_json
 from evalrun.simulator.connection import HttpRequest, Respond, make_error_response
 from evalrun.simulator.ledger import Ending, Ledger, LedgerKey, Visit
 from evalrun.simulator.limits import Denial, Limiter
-from evalrun.simulator.quirks.apply import QUIRK_HEADER, bend, choose_quirks
+from evalrun.simulator.quirks.apply import QUIRK_HEADER, bend, choose_quirks, is_bent
 from evalrun.simulator.quirks.quirk import Quirk
+from evalrun.simulator.quirks.replacements import make_page
 from evalrun.simulator.rate_headers import make_rate_headers, make_retry_after
+from evalrun.simulator.refusal import Refusal
 from evalrun.simulator.replies import (
     ChatRequest,
     Hint,
@@ -34,8 +36,8 @@ from evalrun.simulator.replies import (
     make_draft,
 )
 from evalrun.simulator.script import Piece, Script
-from evalrun.simulator.tokens import count_prompt_tokens
-from evalrun.simulator.validate import Dialect, Refusal, check_body, drop_not_given
+from evalrun.simulator.tokens import count_prompt_tokens, find_output_limit
+from evalrun.simulator.validate import Dialect, check_body, drop_not_given
 
 ANSWER_HEADER: Final = "X-Simulator-Answer"
 SAMPLE_HEADER: Final = "X-Simulator-Sample"
@@ -101,7 +103,7 @@ class Chat:
             dialect: Whose documentation its body follows.
             respond: Carries the reply out.
         """
-        answer = request.headers.get(_HINT_HEADERS[0], b"")
+        answer = request.headers.get(_ANSWER_WIRE_NAME, b"")
         is_big = len(request.body) >= BIG_BODY_BYTES or len(answer) >= BIG_ANSWER_BYTES
         if is_big:
             asked = await anyio.to_thread.run_sync(self._read, request, dialect)
@@ -116,8 +118,8 @@ class Chat:
         model = asked.body["model"]
         profile = self._options.profiles[model]
         key = LedgerKey(asked.hint.sample, asked.body_digest, asked.hint.repeat, model)
-        told = request.headers.get(_QUIRK_HEADER)
-        attempt = self._ledger.count_failures(key)
+        told = request.headers.get(_QUIRK_WIRE_NAME)
+        attempt = self._ledger.get_attempt(key)
         quirks = choose_quirks(asked, profile, None if told is None else told.decode("latin-1"), attempt)
         if isinstance(quirks, Refusal):
             await self._reject(quirks, respond)
@@ -217,7 +219,7 @@ async def _write_reply(order: _Order, visit: Visit, bill: _Bill) -> Script:
     if draft.status != HTTPStatus.OK:
         # Only while it was made did it show that the request cannot be answered, e.g. for its schema.
         bill.ending = "errors"
-    if order.quirks and _is_bent(script):
+    if order.quirks and is_bent(script):
         bill.ending = "quirked"
         # Before it leaves: who runs into a deadline or a reset must meet another draw the next time.
         visit.fail()
@@ -231,12 +233,8 @@ def _is_heavy(body: Mapping[str, Any]) -> bool:
 
 def _charge(order: _Order, completion_tokens: int) -> None:
     """Take the output of a request that set no limit to it: what it would be was not known when it was let in."""
-    if order.limiter is not None and _read_output_limit(order.asked.body) is None:
+    if order.limiter is not None and find_output_limit(order.asked.body) is None:
         order.limiter.charge(anyio.current_time(), completion_tokens)
-
-
-def _is_bent(script: Script) -> bool:
-    return any(name == _QUIRK_HEADER_NAME and value != "none" for name, value in script.headers)
 
 
 def _is_too_long(order: _Order, script: Script) -> bool:
@@ -246,12 +244,7 @@ def _is_too_long(order: _Order, script: Script) -> bool:
 
 def _estimate_tokens(body: Mapping[str, Any]) -> int:
     """Return the tokens of a prompt and, where the request limits it, of the most possible output."""
-    return count_prompt_tokens(body["messages"]) + (_read_output_limit(body) or 0) * (body.get("n") or 1)
-
-
-def _read_output_limit(body: Mapping[str, Any]) -> int | None:
-    limits = [int(body[name]) for name in ("max_tokens", "max_completion_tokens") if body.get(name) is not None]
-    return min(limits) if limits else None
+    return count_prompt_tokens(body["messages"]) + (find_output_limit(body) or 0) * (body.get("n") or 1)
 
 
 def _make_headers(order: _Order, visit: Visit, latency_s: float) -> dict[str, str]:
@@ -289,15 +282,10 @@ def _write_proxy_cut(order: _Order) -> Script:
 
 
 SERVER_HEADER: Final = ("server", f"evalrun-simulator/{SIMULATOR_VERSION}")
-_QUIRK_HEADER_NAME: Final = QUIRK_HEADER.lower()
-_QUIRK_HEADER: Final = _QUIRK_HEADER_NAME.encode()
 _OVERLOADED: Final = Refusal(
     message="The simulator failed this attempt on purpose (error_rate); ask again.", status=503, kind="server_error"
 )
-_GATEWAY_TIMEOUT: Final = (
-    b"<html>\r\n<head><title>504 Gateway Time-out</title></head>\r\n<body>\r\n<center><h1>504 Gateway Time-out</h1>"
-    b"</center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
-)
+_GATEWAY_TIMEOUT: Final = make_page("504 Gateway Time-out", "nginx").encode()
 
 
 def _read_hint(headers: Mapping[bytes, bytes]) -> Hint | Refusal:
@@ -329,3 +317,5 @@ def _decode_header(value: bytes) -> str:
 # "+" and "/" become what strict decoding refuses: plain base64 is not base64url.
 _FROM_URL_SAFE: Final = bytes.maketrans(b"-_+/", b"+/!!")
 _HINT_HEADERS: Final = tuple(name.lower().encode() for name in (ANSWER_HEADER, SAMPLE_HEADER, REPEAT_HEADER))
+_ANSWER_WIRE_NAME: Final = _HINT_HEADERS[0]
+_QUIRK_WIRE_NAME: Final = QUIRK_HEADER.lower().encode()

@@ -13,14 +13,14 @@ from typing import Any, Final
 from evalrun.options import ProfileOptions
 from evalrun.simulator import answers, draws
 from evalrun.simulator.audio import asks_for_audio, make_audio
-from evalrun.simulator.codec import encode_json
+from evalrun.simulator.codec import encode_json, parse_json
 from evalrun.simulator.json_answers import make_answer
 from evalrun.simulator.logprobs import make_logprobs
+from evalrun.simulator.refusal import Refusal
 from evalrun.simulator.schemas import NoValueError
-from evalrun.simulator.tokens import count_tokens, split_tokens
-from evalrun.simulator.tool_calls import Tool, make_call
+from evalrun.simulator.tokens import count_tokens, find_output_limit, split_tokens
+from evalrun.simulator.tool_calls import Tool, make_call_text
 from evalrun.simulator.usage import Counts
-from evalrun.simulator.validate import Refusal
 
 MAX_REASONING_TEXT_TOKENS: Final = 256
 """Longest reasoning text that is sent, whatever is billed."""
@@ -28,11 +28,12 @@ MAX_REASONING_TEXT_TOKENS: Final = 256
 _MAX_ECHO_CHARS: Final = 200
 _ANY_OBJECT: Final = {
     "type": "object",
-    "properties": {"answer": {"type": "string"}},
+    "properties": {"answer": {"type": ["string", "array"]}},
     "required": ["answer"],
-    "additionalProperties": False,
 }
-"""What a reply looks like that must be JSON, when nothing says which."""
+"""What a reply looks like that must be JSON, when nothing says which and the answer itself is no object."""
+_BARE_OBJECT: Final = {"type": "object"}
+"""The same when the answer is one."""
 # No digit and no capital standing alone: nothing here can be read as a number or a choice.
 _REASONING_TOKENS: Final = split_tokens(
     " Let us look at what is given and at what is asked. Each part is compared with the others in turn."
@@ -91,7 +92,7 @@ def make_choice(
         counts: The reply's tokens so far.
     """
     message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": None, "annotations": []}
-    n_left = _find_limit(voice.body)
+    n_left = find_output_limit(voice.body)
     if voice.profile.reasoning_tokens and voice.body.get("reasoning_effort") != "none":
         n_left = _reason(voice, index, n_left, message, counts)
     logprobs = None
@@ -116,13 +117,6 @@ def make_choice(
     return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish_reason}
 
 
-def _find_limit(body: Mapping[str, Any]) -> int | None:
-    old: int | None = body.get("max_tokens")
-    new: int | None = body.get("max_completion_tokens")
-    # The seed gateway's own example sends both limits; the lower one holds.
-    return old if new is None else new if old is None else min(old, new)
-
-
 def _reason(voice: Voice, index: int, n_left: int | None, message: dict[str, Any], counts: Counts) -> int | None:
     """Think before speaking; return how many tokens that leaves."""
     n_tokens = voice.profile.reasoning_tokens
@@ -142,10 +136,14 @@ def _make_text(voice: Voice, index: int) -> str | Refusal:
     kind = told["type"] if told else "text"
     if told is None or kind == "text":
         return voice.say(index)
-    schema, name = (_ANY_OBJECT, "") if kind == "json_object" else _read_schema(told["json_schema"])
     answer = voice.answer
-    if answer is None and schema is _ANY_OBJECT:
-        return encode_json({"answer": voice.say(index)}).decode()
+    schema, name = (
+        (None, "") if kind == "json_object" else (told["json_schema"].get("schema"), told["json_schema"]["name"])
+    )
+    if schema is None:
+        if answer is None:
+            return encode_json({"answer": voice.say(index)}).decode()
+        schema = _BARE_OBJECT if _is_object(answer) else _ANY_OBJECT
     is_right = answer is not None and voice.is_right(index)
     try:
         value = make_answer(schema, answer, partial(voice.draw, index=index), is_right=is_right)
@@ -154,9 +152,11 @@ def _make_text(voice: Voice, index: int) -> str | Refusal:
     return encode_json(value).decode()
 
 
-def _read_schema(told: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
-    schema = told.get("schema")
-    return (_ANY_OBJECT if schema is None else schema), told["name"]
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(parse_json(text.encode("utf-8", "surrogatepass")), dict)
+    except ValueError:
+        return False
 
 
 def _cut_text(text: str, stops: Any, n_left: int | None) -> tuple[str, int, str]:
@@ -181,17 +181,17 @@ def _call_tools(
     finish_reason = "function_call" if tools[0].kind == "legacy" else "tool_calls"
     for place, tool in enumerate(tools):
         pick = partial(_pick_for_call, voice, index, place)
-        call = make_call(tool, voice.answer, pick, is_right=is_right, text=voice.say(index))
-        if isinstance(call, Refusal):
-            return call
-        n_name, pieces = count_tokens(tool.name), split_tokens(call.text)
+        said = make_call_text(tool, voice.answer, pick, is_right=is_right, any_text=voice.say(index))
+        if isinstance(said, Refusal):
+            return said
+        n_name, pieces = count_tokens(tool.name), split_tokens(said)
         if n_left is not None and n_name + len(pieces) > n_left:
             finish_reason = "length"
             counts.completion += n_left
             if n_name <= n_left:
                 calls.append(_write_call(tool, "".join(pieces[: n_left - n_name]), pick))
             break
-        calls.append(_write_call(tool, call.text, pick))
+        calls.append(_write_call(tool, said, pick))
         counts.completion += n_name + len(pieces)
         n_left = None if n_left is None else n_left - n_name - len(pieces)
     if calls and tools[0].kind == "legacy":

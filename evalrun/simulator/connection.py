@@ -19,8 +19,8 @@ from anyio.abc import ByteStream
 
 from evalrun.simulator.codec import encode_json
 from evalrun.simulator.delivery import deliver
+from evalrun.simulator.refusal import Refusal
 from evalrun.simulator.script import Piece, Script
-from evalrun.simulator.validate import Refusal
 
 MAX_HEAD_BYTES: Final = 256 * 1024
 """Cap on a request's line and headers; the answer header of a long answer must fit."""

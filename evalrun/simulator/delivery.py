@@ -88,7 +88,7 @@ def _frame_pieces(script: Script, framing: Framing) -> Iterator[tuple[float, byt
         if is_chunked and data:
             # A chunk that the cut goes through tells the size it should have had.
             data = b"%x\r\n%b" % (size, data) + (b"\r\n" if len(data) == size else b"")
-        yield piece.wait_s, data + end if place == last else data
+        yield piece.wait_s, (data + end if place == last else data)
         if left == 0:
             return
     if last < 0:

@@ -7,7 +7,7 @@ shape. Both base paths answer: `/v1` is as strict as OpenAI documents, `/chat` t
 import hmac
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 from evalrun.options import SimulatorOptions
@@ -16,20 +16,31 @@ from evalrun.simulator.answer_book import AnswerBook
 from evalrun.simulator.chat import SERVER_HEADER, Chat
 from evalrun.simulator.connection import HttpRequest, Respond, make_error_response, make_json_response
 from evalrun.simulator.ledger import Ledger
+from evalrun.simulator.refusal import Refusal
+from evalrun.simulator.replies import FIRST_CREATED_AT
 from evalrun.simulator.script import Script
-from evalrun.simulator.validate import Dialect, Refusal
+from evalrun.simulator.validate import Dialect
 
 BASE_PATHS: Final[Mapping[str, Dialect]] = {"/chat": "gateway", "/v1": "openai"}
 """Where the API is served, and whose documentation holds there."""
 
-_ROUTES: Final[Mapping[str, tuple[str, str]]] = {
-    **{f"{base}/chat/completions": ("POST", "chat") for base in BASE_PATHS},
-    **{f"{base}/models": ("GET", "models") for base in BASE_PATHS},
-    "/_simulator/ledger": ("GET", "ledger"),
-    "/_simulator/info": ("GET", "info"),
+
+class _Route(NamedTuple):
+    """What is served at a path."""
+
+    name: str
+    method: str = "GET"
+    model: str = ""
+    """Id of the one model that a path names; "" for all other paths."""
+
+
+_ROUTES: Final[Mapping[str, _Route]] = {
+    **{f"{base}/chat/completions": _Route("chat", "POST") for base in BASE_PATHS},
+    **{f"{base}/models": _Route("models") for base in BASE_PATHS},
+    "/_simulator/ledger": _Route("ledger"),
+    "/_simulator/info": _Route("info"),
 }
 _MODEL_PATHS: Final = tuple(f"{base}/models/" for base in BASE_PATHS)
-_CREATED_AT: Final = 1_760_000_000
 
 
 def make_info(options: SimulatorOptions) -> dict[str, Any]:
@@ -66,11 +77,11 @@ class Gateway:
 
     async def handle(self, request: HttpRequest, respond: Respond) -> None:
         """Answer one request."""
-        method, name = _find_route(request.path)
-        if name == "chat" and request.method == "POST":
+        route = _find_route(request.path)
+        if route is not None and route.name == "chat" and request.method == route.method:
             await self._answer_chat(request, respond)
         else:
-            await respond(self._answer_otherwise(method, name, request))
+            await respond(self._answer_otherwise(route, request))
 
     async def _answer_chat(self, request: HttpRequest, respond: Respond) -> None:
         if refusal := self._check_key(request):
@@ -80,26 +91,26 @@ class Gateway:
         dialect = BASE_PATHS[request.path.removesuffix("/chat/completions")]
         await self._chat.answer(request, dialect, respond)
 
-    def _answer_otherwise(self, method: str, name: str, request: HttpRequest) -> Script:
-        if not name:
+    def _answer_otherwise(self, route: _Route | None, request: HttpRequest) -> Script:
+        if route is None:
             message = (
                 f"Invalid URL ({request.method} {request.path[:200]}). Base URLs end in {' or '.join(BASE_PATHS)}."
             )
             return make_error_response(Refusal(message=message, status=404))
-        if request.method != method:
+        if request.method != route.method:
             message = f"Not allowed to {request.method} on {request.path[:200]}."
             refusal = Refusal(message=message, status=405, code="method_not_supported")
-            return make_error_response(refusal, headers=[("allow", method)])
-        if name == "ledger":
+            return make_error_response(refusal, headers=[("allow", route.method)])
+        if route.name == "ledger":
             has_detail = "detail=1" in request.query.split("&")
             return make_json_response(self._ledger.to_json(has_detail=has_detail))
-        if name == "info":
+        if route.name == "info":
             return make_json_response(make_info(self._options))
         if refused := self._check_key(request):
             return make_error_response(refused)
-        if name == "models":
+        if route.name == "models":
             return make_json_response({"object": "list", "data": [_show_model(key) for key in self._options.profiles]})
-        return self._answer_model(name.removeprefix("model "))
+        return self._answer_model(route.model)
 
     def _answer_model(self, model: str) -> Script:
         if model in self._options.profiles:
@@ -121,16 +132,16 @@ class Gateway:
         return Refusal(message="Incorrect API key provided.", status=401, code="invalid_api_key")
 
 
-def _find_route(path: str) -> tuple[str, str]:
-    """Return the method and the name of what is served at a path, "model ID" for one model; empty when nothing is."""
+def _find_route(path: str) -> _Route | None:
+    """Return what is served at a path; None when nothing is."""
     if route := _ROUTES.get(path):
         return route
     for start in _MODEL_PATHS:
         # Ids like `vendor/model` may come with their slash escaped or not.
         if path.startswith(start) and len(path) > len(start):
-            return "GET", f"model {unquote(path.removeprefix(start))}"
-    return "", ""
+            return _Route("model", model=unquote(path.removeprefix(start)))
+    return None
 
 
 def _show_model(model: str) -> dict[str, Any]:
-    return {"id": model, "object": "model", "created": _CREATED_AT, "owned_by": "simulator"}
+    return {"id": model, "object": "model", "created": FIRST_CREATED_AT, "owned_by": "simulator"}

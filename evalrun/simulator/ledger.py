@@ -103,8 +103,8 @@ class Ledger:
         """Count a request whose right answer is not known."""
         self.unmatched = (self.unmatched or 0) + 1
 
-    def count_failures(self, key: LedgerKey) -> int:
-        """Return the number of the key's next attempt: errors and quirks drawn since its last completion."""
+    def get_attempt(self, key: LedgerKey) -> int:
+        """Return the number of the key's next attempt, 0-based: errors and quirks drawn since its last completion."""
         return self.failures.get(key, 0)
 
     def open_visit(self, key: LedgerKey) -> "Visit":
@@ -160,7 +160,7 @@ class Visit:
         self._key = key
         self._tallies = tallies
         self._is_settled = False
-        self.n_failures = ledger.count_failures(key)
+        self.n_failures = ledger.get_attempt(key)
         """Errors and quirks drawn since the key's last completion: the attempt's number, so that asking again can
         succeed. Refusals by a limit do not count: what they hit depends on time, and the draws must not."""
 

@@ -9,10 +9,11 @@ first.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Final, Literal
 
 from evalrun.options import SimulatedLimits
-from evalrun.simulator.validate import Refusal
+from evalrun.simulator.refusal import Refusal
 
 RAMP_WINDOW_S: Final = 10.0
 """Windows that `max_growth` compares."""
@@ -23,8 +24,8 @@ RAMP_FREE_REQUESTS: Final = 10
 CONCURRENCY_WAIT_S: Final = 1.0
 """What a client over the concurrency limit is told to wait: nobody knows when a request ends."""
 
-_DAY_MINUTES: Final = 1440
-_SLACK: Final = 1e-6
+DAY_MINUTES: Final = 1440
+SLACK: Final = 1e-6
 """Of a request, a token, a second: sums of floats do not come out even."""
 
 
@@ -78,7 +79,7 @@ class Limiter:
         per_minute, tokens_per_minute = options.requests_per_minute, options.tokens_per_minute
         self._requests = None if per_minute is None else _Bucket(per_minute, window_s=window_s)
         self._tokens = None if tokens_per_minute is None else _Bucket(tokens_per_minute, window_s=window_s)
-        self._day = None if per_minute is None else _Bucket(per_minute, n_minutes=_DAY_MINUTES)
+        self._day = None if per_minute is None else _Bucket(per_minute, n_minutes=DAY_MINUTES)
         self._ramp = None if options.max_growth is None else _Ramp(options.max_growth)
         self._n_in_flight = 0
         self._spent_tokens = 0
@@ -149,23 +150,22 @@ class Limiter:
 
     def _deny_by_bucket(self, now_s: float, tokens: int) -> Denial | None:
         """Name the limit that lasts longest."""
-        worst: Denial | None = None
-        kinds: tuple[tuple[Kind, _Bucket | None, int], ...] = (
+        asked: tuple[tuple[Kind, _Bucket | None, int], ...] = (
             ("requests", self._requests, 1),
             ("tokens", self._tokens, tokens),
         )
-        for kind, bucket, amount in kinds:
-            wait_s = 0.0 if bucket is None else bucket.wait_s(now_s, amount)
-            if bucket is None or wait_s <= (0.0 if worst is None else worst.wait_s or 0.0):
-                continue
-            limit = bucket.per_minute
-            message = (
-                f"Rate limit reached for {self._model} in organization {_ORGANIZATION} on {_KINDS[kind]}: "
-                f"Limit {limit:g}, Used {math.ceil(min(limit, limit - bucket.level))}, Requested {amount}. "
-                f"Please try again in {write_duration(wait_s)}. {_VISIT}"
-            )
-            worst = Denial(refusal=_make_rate_refusal(message, kind), wait_s=wait_s)
-        return worst
+        waits = [(bucket.wait_s(now_s, n), kind, bucket, n) for kind, bucket, n in asked if bucket is not None]
+        worst = max(waits, key=itemgetter(0), default=None)
+        if worst is None or worst[0] <= 0:
+            return None
+        wait_s, kind, bucket, amount = worst
+        limit = bucket.per_minute
+        message = (
+            f"Rate limit reached for {self._model} in organization {_ORGANIZATION} on {_KINDS[kind]}: "
+            f"Limit {limit:g}, Used {math.ceil(min(limit, limit - bucket.level))}, Requested {amount}. "
+            f"Please try again in {write_duration(wait_s)}. {_VISIT}"
+        )
+        return Denial(refusal=_make_rate_refusal(message, kind), wait_s=wait_s)
 
     def _deny_too_large(self, tokens: int, limit: float) -> Denial:
         message = (
@@ -216,11 +216,11 @@ class _Bucket:
 
     def _wait_for(self, now_s: float, level: float) -> float:
         missing = level - self.level
-        if missing <= _SLACK:
+        if missing <= SLACK:
             return 0.0
         if self._window_s is None:
             return missing / self._per_s
-        n_windows = math.ceil((missing - _SLACK) / self._capacity)
+        n_windows = math.ceil((missing - SLACK) / self._capacity)
         return (_find_window(now_s, self._window_s) + n_windows) * self._window_s - now_s
 
     def _refill(self, now_s: float) -> None:
@@ -267,7 +267,7 @@ class _Ramp:
 
 def _find_window(now_s: float, window_s: float) -> int:
     """Return the number of the window that `now_s` is in; who waited for its border is behind it."""
-    return math.floor((now_s + _SLACK) / window_s)
+    return math.floor((now_s + SLACK) / window_s)
 
 
 def write_duration(duration_s: float, *, decimals: int = 3) -> str:
@@ -278,7 +278,7 @@ def write_duration(duration_s: float, *, decimals: int = 3) -> str:
         decimals: Of a second; 0 to 3.
     """
     scale = 10**decimals
-    units = math.ceil(duration_s * scale - _SLACK)
+    units = math.ceil(duration_s * scale - SLACK)
     minutes, rest = divmod(units, 60 * scale)
     hours, minutes = divmod(minutes, 60)
     if 0 < units < scale:

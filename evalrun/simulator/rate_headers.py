@@ -10,12 +10,10 @@ import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import formatdate
-from typing import Final, Literal
+from typing import Final
 
-from evalrun.simulator.limits import Allowance, Allowances, write_duration
-
-RateDialect = Literal["openai", "azure", "anthropic", "groq", "together", "fireworks", "none"]
-RetryAfterForm = Literal["seconds", "ms", "float", "date", "none"]
+from evalrun.options import RateDialect, RetryAfterForm
+from evalrun.simulator.limits import DAY_MINUTES, SLACK, Allowance, Allowances, write_duration
 
 Headers = dict[str, str]
 
@@ -52,21 +50,26 @@ def make_retry_after(form: RetryAfterForm, wait_s: float, *, unix_s: float) -> H
 def _make_openai(allowances: Allowances, _unix_s: float) -> Headers:
     headers: Headers = {}
     for kind, allowance in _scan(allowances):
-        headers[f"x-ratelimit-limit-{kind}"] = _whole(allowance.per_minute)
-        headers[f"x-ratelimit-remaining-{kind}"] = _whole(allowance.remaining)
-        headers[f"x-ratelimit-reset-{kind}"] = write_duration(allowance.reset_s)
+        headers |= _tell(kind, allowance, limit=allowance.per_minute, decimals=3)
     return headers
 
 
-def _make_groq(allowances: Allowances, unix_s: float) -> Headers:
+def _make_groq(allowances: Allowances, _unix_s: float) -> Headers:
     """Return Groq's: requests count by the day, durations have hundredths."""
-    by_day = Allowances(requests=allowances.requests_of_day, tokens=allowances.tokens)
-    headers = _make_openai(by_day, unix_s)
-    for kind, allowance in _scan(by_day):
-        if kind == "requests":
-            headers["x-ratelimit-limit-requests"] = _whole(allowance.per_minute * 1440)
-        headers[f"x-ratelimit-reset-{kind}"] = write_duration(allowance.reset_s, decimals=2)
+    headers: Headers = {}
+    if (by_day := allowances.requests_of_day) is not None:
+        headers |= _tell("requests", by_day, limit=by_day.per_minute * DAY_MINUTES, decimals=2)
+    if (tokens := allowances.tokens) is not None:
+        headers |= _tell("tokens", tokens, limit=tokens.per_minute, decimals=2)
     return headers
+
+
+def _tell(kind: str, allowance: Allowance, *, limit: float, decimals: int) -> Headers:
+    return {
+        f"x-ratelimit-limit-{kind}": _whole(limit),
+        f"x-ratelimit-remaining-{kind}": _whole(allowance.remaining),
+        f"x-ratelimit-reset-{kind}": write_duration(allowance.reset_s, decimals=decimals),
+    }
 
 
 def _make_azure(allowances: Allowances, _unix_s: float) -> Headers:
@@ -128,7 +131,7 @@ def _scan(allowances: Allowances) -> list[tuple[str, Allowance]]:
 
 
 def _whole(amount: float) -> str:
-    return str(math.floor(amount + 1e-6))
+    return str(math.floor(amount + SLACK))
 
 
 _ANTHROPIC_NAMES: Final[Mapping[str, tuple[str, ...]]] = {

@@ -15,16 +15,19 @@ from evalrun.simulator import draws, tokens
 from evalrun.simulator.audio import check_audio
 from evalrun.simulator.choices import Voice, make_choice
 from evalrun.simulator.codec import encode_canonical
+from evalrun.simulator.refusal import Refusal
 from evalrun.simulator.script import Draft
 from evalrun.simulator.streaming import make_chunks
 from evalrun.simulator.tool_calls import choose_tools
 from evalrun.simulator.usage import Counts, make_usage
-from evalrun.simulator.validate import Dialect, Refusal
+from evalrun.simulator.validate import Dialect
 
 SYSTEM_FINGERPRINT: Final = f"fp_simulator_{SIMULATOR_VERSION}"
 """Says in every reply that no model made it."""
 
-_FIRST_CREATED_AT: Final = 1_760_000_000
+FIRST_CREATED_AT: Final = 1_760_000_000
+"""`created` of the seed 0, in Unix seconds, an instant of 2025: a clock would make equal requests differ."""
+
 _FIRST_TOKEN_SHARE: Final = 0.25
 """Of the latency, when the profile does not say when the first token comes."""
 
@@ -91,7 +94,7 @@ def make_draft(asked: ChatRequest, profile: ProfileOptions) -> Draft:
     format that is not made. It bills nothing.
     """
     body = asked.body
-    created = _FIRST_CREATED_AT + asked.seed % 1_000_000
+    created = FIRST_CREATED_AT + asked.seed % 1_000_000
     prompt_tokens = tokens.count_prompt_tokens(body["messages"])
     counts = Counts(prompt=prompt_tokens, cached=int(prompt_tokens * profile.cached_share))
     choices = _make_choices(asked, profile, created, counts)

@@ -78,6 +78,7 @@ class Script:
 
 def write_script(draft: Draft) -> Script:
     """Return the bytes of a draft: one JSON body, or one event per chunk."""
+    framing: Framing
     if draft.chunks is None:
         kind, framing = "application/json", "length"
         pieces = [Piece(data=encode_json(draft.completion))]
@@ -94,7 +95,7 @@ def write_script(draft: Draft) -> Script:
         headers=list(headers.items()),
         pieces=pieces,
         delay_s=draft.delay_s,
-        framing="chunked" if framing == "chunked" else "length",
+        framing=framing,
     )
 
 

@@ -63,6 +63,14 @@ def count_prompt_tokens(messages: Sequence[Mapping[str, Any]]) -> int:
     return n_tokens
 
 
+def find_output_limit(body: Mapping[str, Any]) -> int | None:
+    """Return the most tokens that one choice of a reply to a valid body may have; None when the body sets no limit."""
+    old: int | None = body.get("max_tokens")
+    new: int | None = body.get("max_completion_tokens")
+    # The seed gateway's own example sends both limits; the lower one holds.
+    return old if new is None else new if old is None else min(old, new)
+
+
 def _count_part_tokens(part: Mapping[str, Any]) -> int:
     kind = part["type"]
     return TOKENS_PER_PART[kind] if kind in TOKENS_PER_PART else count_tokens(part[kind])

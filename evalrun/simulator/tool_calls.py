@@ -1,7 +1,7 @@
 """Which tools a reply calls, and with what arguments.
 
 Enters: the valid parameters about tools (or the older functions) and the messages. Leaves: the tools to call, or the
-refusal that OpenAI's API would give; the calls themselves. The first tool is called, or the one that `tool_choice`
+refusal that OpenAI's API would give; what each is called with. The first tool is called, or the one that `tool_choice`
 names; each one once when the body says `parallel_tool_calls: true`; none when the conversation ends with a tool's
 result.
 """
@@ -14,8 +14,8 @@ from evalrun.simulator.codec import encode_json
 from evalrun.simulator.json_answers import make_answer
 from evalrun.simulator.pattern_syntax import parse_pattern
 from evalrun.simulator.patterns import Budget, Pick, SpentError, make_matching_text
+from evalrun.simulator.refusal import Refusal
 from evalrun.simulator.schemas import NoValueError
-from evalrun.simulator.validate import Refusal
 
 MAX_CALLS: Final = 16
 """Most calls of one reply."""
@@ -38,15 +38,6 @@ class Tool:
     """Regular expression that a custom tool's input must match; None when any text will do."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """What a tool is called with."""
-
-    tool: Tool
-    text: str
-    """A function's arguments as JSON, or a custom tool's input."""
-
-
 def choose_tools(body: Mapping[str, Any]) -> tuple[Tool, ...] | Refusal:
     """Return the tools that a reply to a valid body calls, at most MAX_CALLS; () when it is a text."""
     if body.get("tools"):
@@ -62,24 +53,24 @@ def choose_tools(body: Mapping[str, Any]) -> tuple[Tool, ...] | Refusal:
     return chosen if isinstance(chosen, Refusal) else tuple(chosen[: MAX_CALLS if is_parallel else 1])
 
 
-def make_call(tool: Tool, answer: str | None, pick: Pick, *, is_right: bool, text: str) -> Call | Refusal:
-    """Return a call whose arguments satisfy the tool's schema.
+def make_call_text(tool: Tool, answer: str | None, pick: Pick, *, is_right: bool, any_text: str) -> str | Refusal:
+    """Return what a tool is called with: arguments as JSON that satisfy a function's schema, or a custom tool's input.
 
     Args:
         tool: The tool to call.
         answer: The right answer; None when it is not known.
         pick: Where chance comes from.
         is_right: Whether the arguments say the right answer.
-        text: What a custom tool is told, when any text will do.
+        any_text: What a custom tool is told, when any text will do.
     """
     if tool.kind == "custom":
-        return Call(tool=tool, text=_make_input(tool, pick) or text)
+        return _make_input(tool, pick) or any_text
     try:
         arguments = make_answer(tool.parameters, answer, pick, is_right=is_right)
     except NoValueError as error:
         message = f"Invalid schema for function '{tool.name[:200]}': {error}."
         return Refusal(message=message, param=tool.param, code="invalid_function_parameters")
-    return Call(tool=tool, text=encode_json(arguments).decode())
+    return encode_json(arguments).decode()
 
 
 def _read_tool(tool: Mapping[str, Any], param: str) -> Tool:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
+from evalrun.options import UsageDialect
+
 PROMPT_USD_PER_TOKEN: Final = Decimal("0.000001")
 """What the `openrouter` dialect reckons its cost with."""
 CACHED_USD_PER_TOKEN: Final = Decimal("0.0000001")
@@ -31,7 +33,7 @@ class Counts:
     """Predicted tokens that it does not say."""
 
 
-def make_usage(dialect: str, counts: Counts) -> dict[str, Any] | None:
+def make_usage(dialect: UsageDialect, counts: Counts) -> dict[str, Any] | None:
     """Return the usage object; None when the dialect tells none."""
     if dialect == "openai":
         return _make_openai(counts)
@@ -59,10 +61,7 @@ def _make_totals(counts: Counts) -> dict[str, Any]:
 
 
 def _make_openai(counts: Counts) -> dict[str, Any]:
-    return {
-        "prompt_tokens": counts.prompt,
-        "completion_tokens": counts.completion,
-        "total_tokens": counts.prompt + counts.completion,
+    return _make_totals(counts) | {
         "prompt_tokens_details": {"cached_tokens": counts.cached, "audio_tokens": 0},
         "completion_tokens_details": {
             "reasoning_tokens": counts.reasoning,

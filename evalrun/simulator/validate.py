@@ -5,34 +5,14 @@ give, word for word where it is known. A body is read no further than its first 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from evalrun.chat_params import CHAT_PARAMS
 from evalrun.chat_shapes import FaultKind, FaultPath, ParamFault
+from evalrun.simulator.refusal import Refusal
 
 Dialect = Literal["openai", "gateway"]
 """Whose documentation a body is held against: OpenAI's (`/v1`), or the seed gateway's (`/chat`)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """Why a request is not answered; becomes an OpenAI-shaped error body."""
-
-    message: str
-    param: str | None = None
-    """Path of the offending parameter; None when none can be named."""
-    code: str | None = None
-    """OpenAI's code; None where it gives none."""
-    status: int = 400
-    """HTTP status."""
-    kind: str = "invalid_request_error"
-    """The error's `type`."""
-
-    def to_error(self) -> dict[str, Any]:
-        """Return the JSON body."""
-        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
-        return {"error": error}
 
 
 def drop_not_given(body: Mapping[str, Any]) -> dict[str, Any]:

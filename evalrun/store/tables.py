@@ -114,7 +114,7 @@ RESULTS: tuple[Column, ...] = (
     _column(
         "flags",
         "str?",
-        "What is odd about the row, as a JSON list (model_mismatch, text_cleaned, …); null when nothing is.",
+        "What is odd about the row, as a JSON list; docs/messages.md tells what each means; null when nothing is.",
     ),
     _column("score", "f64?", "Weighted mean of the row's grades, 0..1; null when not graded."),
     _column(

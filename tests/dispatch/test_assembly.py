@@ -180,6 +180,20 @@ def test_tool_calls_are_put_together(fragments: list[Any]) -> None:
     assert calls_of(*fragments) == TWO_CALLS
 
 
+@pytest.mark.parametrize("index", [None, 0], ids=["no index", "one index"])
+def test_calls_under_one_id_are_never_run_together(index: int | None) -> None:
+    """A name that comes with more arguments, when those of a call are whole, begins another call, whatever its id."""
+    fragments = [
+        call(index, '{"x":"}', id="a", type="function", name="f"),
+        call(index, '{"', id="a", type="function", name="f"),
+        call(index, "}", id="a"),
+        call(index, "", id="a", type="function", name="f"),
+        call(index, '{"y"', id="a", type="function", name="g"),
+        call(index, ":2}", id="a"),
+    ]
+    assert calls_of(*fragments) == [whole("a", "f", '{"x":"}{"}'), whole("a", "g", '{"y":2}')]
+
+
 def test_unnamed_fragments_before_any_call_begin_one() -> None:
     """A fragment that has nothing to go on with begins a call."""
     assert calls_of(call(None, "{"), call(None, "}")) == [{"function": {"arguments": "{}"}}]

@@ -296,6 +296,17 @@ async def test_permanent_refusal_costs_one_request(endpoint: FakeEndpoint, reply
     assert rig.progress[0].stopped_by is None
 
 
+@pytest.mark.parametrize("status", [504, 524])
+async def test_reply_that_a_proxy_did_not_wait_for_may_be_billed(endpoint: FakeEndpoint, status: int) -> None:
+    """Behind a proxy that gave up, the model may go on and bill: the cost is unknown, not nothing."""
+    endpoint.script_for("r1.", reply_error(status), reply_text("late"))
+    rig = make_rig(endpoint.base_url, concurrency=1)
+    await rig.run(make_requests(2))
+    assert [(attempt.cost_usd, attempt.maybe_billed) for attempt in rig.attempts] == [(None, True)]
+    assert rig.outcomes["r1."].cost_usd is not None
+    assert rig.outcomes["r1."].billed_usd is None
+
+
 async def test_request_too_large_says_its_size(endpoint: FakeEndpoint) -> None:
     """A 413 tells how large the request was."""
     endpoint.script(reply_error(413, "too large"))
@@ -576,7 +587,8 @@ async def test_stop_before_the_start_sends_nothing(endpoint: FakeEndpoint) -> No
 @pytest.mark.parametrize("at", [Started, Attempt, Outcome])
 async def test_failure_to_record_ends_the_dispatch(endpoint: FakeEndpoint, at: type[Any]) -> None:
     """What the journal raises comes out unwrapped, and nothing more is sent."""
-    endpoint.script(reply_text(), reply_error(500))
+    # Every reply fails, or answers, so that each of them comes to the record that cannot be written.
+    endpoint.default = reply_error(500) if at is Attempt else reply_text()
     rig = make_rig(endpoint.base_url, concurrency=2)
 
     def record(item: Any) -> None:

@@ -224,10 +224,12 @@ def test_character_split_over_two_deltas_is_whole_again(pieces: Sequence[bytes],
 
 
 def test_odd_numbers_are_read_as_in_documents() -> None:
-    """NaN, Infinity and huge integers in a chunk neither crash nor lose it."""
+    """NaN, Infinity and huge integers in a chunk neither crash nor lose it; what is null now is flagged."""
     event = b'data: {"x": NaN, "y": 1e999, "z": 123456789012345678901234567890, "choices": []}\n\n'
     value = written(event, encode_stream(WHOLE))
     assert (value.get("x"), value.get("y"), value["z"]) == (None, None, 123456789012345678901234567890)
+    stream, _ = read(event, event, encode_stream(WHOLE))
+    assert stream.flags == ("number_dropped",)
 
 
 def test_nesting_beyond_all_bounds_is_damage() -> None:

@@ -62,10 +62,16 @@ def test_json_schema_without_a_schema_is_any_object() -> None:
 
 @pytest.mark.parametrize(
     ("answer", "value"),
-    [("72", {"answer": "72"}), ('{"a": 1}', {"answer": '{"a": 1}'}), ('{"answer": "x"}', {"answer": "x"})],
+    [
+        ("72", {"answer": "72"}),
+        ('{"a": 1}', {"a": 1}),
+        ("[1, 2]", {"answer": [1, 2]}),
+        ('{"answer": "x"}', {"answer": "x"}),
+        ("{no JSON", {"answer": "{no JSON"}),
+    ],
 )
 def test_json_object_says_the_answer(answer: str, value: Any) -> None:
-    """JSON mode gives an object with one key, `answer`."""
+    """JSON mode gives the answer when it is an object, else an object with the one key `answer`."""
     assert json.loads(say(answer, response_format={"type": "json_object"})) == value
 
 

@@ -1,11 +1,12 @@
 """Tests of answers put where a schema has a place for them."""
 
+from contextlib import suppress
+from itertools import product
 from typing import Any
 
 import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from evalrun.simulator.json_answers import make_answer
 from evalrun.simulator.schemas import NoValueError
@@ -100,18 +101,15 @@ def test_reply_is_right_where_nothing_wrong_can_be_said(schema: Any) -> None:
     assert say(schema, "A", is_right=False) == say(schema, "A", is_right=True)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    schema=SCHEMA, answer=st.sampled_from(["72", "yes", "ab", '{"a": 1}', "[]", "\ud800", " "]), is_right=st.booleans()
-)
-def test_reply_satisfies_any_schema(schema: Any, answer: str, is_right: bool) -> None:
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(schema=SCHEMA)
+def test_reply_satisfies_any_schema(schema: Any) -> None:
     """Whatever the schema and the answer, the value is accepted, or there is none."""
     document = {"$defs": DEFINITIONS, "allOf": [schema]}
-    try:
-        value = make_answer(document, answer, make_pick(1), is_right=is_right)
-    except NoValueError:
-        return
-    jsonschema.Draft202012Validator(document).validate(value)
+    for answer, is_right in product(["72", "yes", "ab", '{"a": 1}', "[]", "\ud800", " "], [True, False]):
+        with suppress(NoValueError):
+            value = make_answer(document, answer, make_pick(1), is_right=is_right)
+            jsonschema.Draft202012Validator(document).validate(value)
 
 
 def test_value_nested_too_deep_is_refused() -> None:

@@ -10,9 +10,9 @@ from evalrun.options import ProfileOptions
 from evalrun.quirk_names import QUIRK_NAMES
 from evalrun.simulator.quirks import apply
 from evalrun.simulator.quirks.apply import bend, choose_quirks
+from evalrun.simulator.refusal import Refusal
 from evalrun.simulator.replies import Hint, make_chat_request
 from evalrun.simulator.script import write_script
-from evalrun.simulator.validate import Refusal
 from tests.simulator.asking import make_body
 from tests.simulator.bending import (
     LABELS,

@@ -2,8 +2,9 @@
 
 import pytest
 
+from evalrun.options import RateDialect, RetryAfterForm
 from evalrun.simulator.limits import Allowance, Allowances
-from evalrun.simulator.rate_headers import RateDialect, RetryAfterForm, make_rate_headers, make_retry_after
+from evalrun.simulator.rate_headers import make_rate_headers, make_retry_after
 
 NOW_S = 1_790_000_000.25
 ALLOWANCES = Allowances(

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from evalrun.options import UsageDialect
 from evalrun.simulator.usage import Counts, make_usage
 
 COUNTS = Counts(prompt=100, cached=40, completion=30, reasoning=20, audio=3, accepted=2, rejected=1)
@@ -35,6 +36,6 @@ OPENAI = {
         ("none", None),
     ],
 )  # fmt: skip
-def test_usage_is_told_in_each_dialect(dialect: str, usage: Any) -> None:
+def test_usage_is_told_in_each_dialect(dialect: UsageDialect, usage: Any) -> None:
     """The same counts, as each provider tells them."""
     assert make_usage(dialect, COUNTS) == usage

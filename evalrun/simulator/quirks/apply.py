@@ -15,10 +15,10 @@ from evalrun.quirk_names import QUIRK_NAMES, QuirkChoice, fits, parse_quirk
 from evalrun.simulator import draws
 from evalrun.simulator.quirks import contents, events, framing, layout, replacements, usage
 from evalrun.simulator.quirks.quirk import Bend, Edit, Quirk, Scene, has_answer
+from evalrun.simulator.refusal import Refusal
 from evalrun.simulator.replies import ChatRequest
 from evalrun.simulator.script import Draft, Piece, Script, write_script
 from evalrun.simulator.streaming import make_chunks
-from evalrun.simulator.validate import Refusal
 
 QUIRK_HEADER: Final = "X-Simulator-Quirk"
 """In a request: the quirks that shall befall it, whatever the profile says, separated by commas; empty or `none` for no
@@ -38,6 +38,7 @@ BENDS: Final[Mapping[str, Bend]] = {
 """What changes bytes, last: within events, then of events, then of bodies, then of connections. A quirk may edit and
 bend, and bends only if it could edit."""
 
+_REPLY_HEADER: Final = QUIRK_HEADER.lower()
 _NONE: Final = "none"
 _EDITED: Final = frozenset((*REPLACEMENTS, *TEXTS, *EDITS, *HEADERS))
 
@@ -99,8 +100,13 @@ def bend(draft: Draft, quirks: Sequence[Quirk], *, now: datetime | None = None) 
         if could_edit and script.framing != "raw" and _fits(quirk, draft) and BENDS[quirk.id](script, quirk, scene):
             done.append(quirk)
     names = dict.fromkeys(quirk.label for quirk in quirks if quirk in done)
-    script.headers.append((QUIRK_HEADER.lower(), ", ".join(names) or _NONE))
+    script.headers.append((_REPLY_HEADER, ", ".join(names) or _NONE))
     return script
+
+
+def is_bent(script: Script) -> bool:
+    """Tell whether any of the chosen quirks changed the script."""
+    return any(name == _REPLY_HEADER and value != _NONE for name, value in script.headers)
 
 
 def _edit(draft: Draft, quirks: Sequence[Quirk]) -> list[Quirk]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from evalrun.simulator.quirks.quirk import Bend, Edit, Quirk, Scene, scan_parts
 from evalrun.simulator.script import Draft, Script
-from evalrun.simulator.tokens import count_tokens, split_tokens
+from evalrun.simulator.tokens import count_tokens, find_output_limit, split_tokens
 
 _LINE_SEPARATORS: Final = "\u2028\u2029\u0085"
 _REASONING: Final = "First the question is read, then the answer is written."
@@ -115,12 +115,12 @@ def _repeat_ids(draft: Draft, _: Quirk) -> bool:
 
 def _overrun_limit(draft: Draft, quirk: Quirk) -> bool:
     """Write each text on beyond the token limit, and bill what was written."""
-    limits = [quirk.body[name] for name in ("max_tokens", "max_completion_tokens") if quirk.body.get(name) is not None]
-    if not limits or min(limits) > _MAX_OVERRUN_LIMIT:
+    limit = find_output_limit(quirk.body)
+    if limit is None or limit > _MAX_OVERRUN_LIMIT:
         return False
     added = 0
     for choice, text in _scan_texts(draft):
-        n_more = max(min(limits) + _OVERRUN_TOKENS - count_tokens(text), 1)
+        n_more = max(limit + _OVERRUN_TOKENS - count_tokens(text), 1)
         choice["message"]["content"] = text + _FILLER * n_more
         choice["finish_reason"] = "stop"
         added += n_more

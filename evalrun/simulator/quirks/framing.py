@@ -6,6 +6,7 @@ A server that has accepted a connection cannot refuse it; what comes nearest is 
 import math
 import struct
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final, Literal
@@ -26,7 +27,6 @@ BOMB_MB: Final = 100
 _MB: Final = 1_000_000
 _N_BLANK_LINES: Final = 4
 _FILL_BYTES: Final = 65_536
-_BOM: Final = b"\xef\xbb\xbf"
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _GZIP_TRAILER_BYTES: Final = 8
 _GARBAGE: Final = b'\x00\xff\xfe garbage\ndata: {"choices":[{"index":0,"del\n\n'
@@ -45,7 +45,7 @@ def _open_with_newlines(script: Script, _: Quirk, __: Scene) -> Literal[True]:
 
 
 def _open_with_bom(script: Script, _: Quirk, __: Scene) -> Literal[True]:
-    script.pieces.insert(0, Piece(data=_BOM))
+    script.pieces.insert(0, Piece(data=BOM_UTF8))
     return True
 
 

@@ -147,8 +147,9 @@ def _relay_calls(draft: Draft, choice: dict[str, Any], quirk: Quirk) -> None:
     kept = [chunk for chunk in chunks if not _carries_call(chunk, index)]
     first = next((place for place, chunk in enumerate(chunks) if _carries_call(chunk, index)), len(kept))
     like = {key: value for key, value in chunks[0].items() if key != "choices"}
-    scan = _scan_whole_calls(calls) if quirk.variant == "no-index" else _scan_characters(calls)
-    new = [{**like, "choices": [make_choice(index, {"tool_calls": [fragment]})]} for fragment in scan]
+    # Whole calls do not say which call they are, as Gemini's do not.
+    fragments = iter(calls) if quirk.variant == "no-index" else _scan_characters(calls)
+    new = [{**like, "choices": [make_choice(index, {"tool_calls": [fragment]})]} for fragment in fragments]
     draft.chunks = [*kept[:first], *new, *kept[first:]]
 
 
@@ -157,12 +158,6 @@ def _carries_call(chunk: Mapping[str, Any], index: int) -> bool:
         choice.get("index") == index and "tool_calls" in (choice.get("delta") or {})
         for choice in chunk.get("choices") or ()
     )
-
-
-def _scan_whole_calls(calls: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield each call in one fragment that does not say which call it is, as Gemini does."""
-    for call in calls:
-        yield {key: value for key, value in call.items() if key != "index"}
 
 
 def _scan_characters(calls: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -10,6 +10,7 @@ from email.utils import format_datetime
 from typing import Any, Final, Literal, NamedTuple
 
 from evalrun.simulator.quirks.quirk import Bend, Edit, Quirk, Scene
+from evalrun.simulator.refusal import Refusal
 from evalrun.simulator.script import Draft, Script
 
 _HTML: Final = {"content-type": "text/html; charset=utf-8"}
@@ -27,10 +28,11 @@ class _Reply(NamedTuple):
 
 def _make_error(message: str, kind: str, *, code: str | None = None, param: str | None = None) -> dict[str, Any]:
     """Return an error body in OpenAI's shape."""
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    return Refusal(message=message, kind=kind, code=code, param=param).to_error()
 
 
-def _make_page(title: str, server: str) -> str:
+def make_page(title: str, server: str) -> str:
+    """Return a page of HTML as nginx writes it when something failed."""
     return (
         f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n"
         f"<hr><center>{server}</center>\r\n</body>\r\n</html>\r\n"
@@ -64,9 +66,9 @@ _REPLIES: Final[Mapping[str, _Reply]] = {
         200,
         _make_error("Invalid value for 'messages'.", "invalid_request_error", code="invalid_value", param="messages"),
     ),
-    "Q14:200": _Reply(200, _make_page("Welcome", "relay"), _HTML),
-    "Q14:502": _Reply(502, _make_page("502 Bad Gateway", "nginx"), _HTML),
-    "Q14:524": _Reply(524, _make_page("524: A timeout occurred", "cloudflare"), _HTML),
+    "Q14:200": _Reply(200, make_page("Welcome", "relay"), _HTML),
+    "Q14:502": _Reply(502, make_page("502 Bad Gateway", "nginx"), _HTML),
+    "Q14:524": _Reply(524, make_page("524: A timeout occurred", "cloudflare"), _HTML),
     "Q27:error": _Reply(200, _SERVER_ERROR),
     **{
         f"Q37:{variant}": _Reply(429, _RATE_LIMITED)
@@ -129,7 +131,7 @@ _REPLIES: Final[Mapping[str, _Reply]] = {
         },
         {"retry-after": "1"},
     ),
-    "Q43": _Reply(413, _make_page("413 Request Entity Too Large", "nginx"), _HTML),
+    "Q43": _Reply(413, make_page("413 Request Entity Too Large", "nginx"), _HTML),
     "Q44:A": _Reply(500, _SERVER_ERROR),
     "Q44:B": _Reply(502, _UPSTREAM_ERROR),
     "Q44:C": _Reply(500, {"error": "model runner has unexpectedly stopped"}),
