@@ -87,6 +87,7 @@ async def run_async(  # noqa: PLR0913 - the command line's options, each by name
     prompts: Sequence[str] = (),
     where: str | None = None,
     resume: bool = False,
+    allow_unknown_cost: bool = False,
 ) -> Run:
     """Run a job and return its run.
 
@@ -100,6 +101,7 @@ async def run_async(  # noqa: PLR0913 - the command line's options, each by name
         prompts: Globs of prompt names; empty = all.
         where: Expression over the sample; None = all.
         resume: Go on with the job's newest unfinished run.
+        allow_unknown_cost: Ask models without a price under `budget.usd`; what they cost is not counted.
 
     Raises:
         AuthorError: Found before anything was sent.
@@ -112,6 +114,7 @@ async def run_async(  # noqa: PLR0913 - the command line's options, each by name
         variables=dict(variables or {}),
         selection=Selection(limit=limit, models=tuple(models), prompts=tuple(prompts), where=where),
         resume=resume,
+        allows_unknown_cost=allow_unknown_cost,
     )
     return _open(await run_job(settings))
 

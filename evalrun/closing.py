@@ -7,7 +7,7 @@ Nothing here sends a request, so all of it can be done again: after a resume, fo
 import hashlib
 import json
 import platform
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,6 +99,8 @@ def close_run(  # noqa: PLR0913 - the end of a run needs all that its beginning 
     graders: GraderSet,
     totals: PlanTotals,
     lanes: Mapping[tuple[str, str], LaneProgress],
+    lane_facts: Sequence[Mapping[str, Any]],
+    budget: Mapping[str, Any] | None,
     call: Mapping[str, Any],
     wall_s: float,
     is_gate_wanted: bool,
@@ -114,6 +116,8 @@ def close_run(  # noqa: PLR0913 - the end of a run needs all that its beginning 
         graders: Its graders, compiled.
         totals: What the check before the first request found.
         lanes: By endpoint and wire model: the lanes as dispatch left them.
+        lane_facts: What run.json tells of them.
+        budget: Where the run's budget stands, and what ended it (`ended_by`); None when it has none.
         call: What the call narrowed or changed, for run.json.
         wall_s: Seconds since the call began.
         is_gate_wanted: False skips the gate.
@@ -125,13 +129,13 @@ def close_run(  # noqa: PLR0913 - the end of a run needs all that its beginning 
         "prompts": _digest(loaded.raw.get("prompts")),
         "graders": graders.digest,
     }
-    stopped = {
-        model.name for model in plan.models if lanes[str(model.endpoint), model.wire_model].stopped_by is not None
+    codes = {
+        model.name: _name_pending_code(lanes[str(model.endpoint), model.wire_model], budget) for model in plan.models
     }
     is_simulated = any(loaded.job.endpoints[str(model.endpoint)].simulator is not None for model in plan.models)
     facts = _table_facts(folder, digests, is_simulated=is_simulated)
     tally = _Tally()
-    write_results(folder, tally.count(_iterate_results(folder, plan, index, graders, stopped)), facts)
+    write_results(folder, tally.count(_iterate_results(folder, plan, index, graders, codes)), facts)
     write_attempts(folder, map(build_attempt_row, index.scan_attempts()), facts)
     manifest = {
         **_describe_job(folder, loaded, digests),
@@ -147,7 +151,8 @@ def close_run(  # noqa: PLR0913 - the end of a run needs all that its beginning 
         "finished_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "wall_s": round(wall_s, 3),
         "estimate": {"usd": asdict(totals.usd), "time_s": asdict(totals.time_s), "n_rows": totals.n_rows},
-        "lanes": [_describe_lane(lane) for lane in lanes.values()],
+        "lanes": [dict(facts) for facts in lane_facts],
+        "budget": budget,
         "warnings": [problem.render() for problem in loaded.warnings],
     }
     return _judge_and_render(
@@ -305,16 +310,24 @@ def _iterate_results(
     plan: Plan,
     index: JournalIndex,
     graders: GraderSet,
-    stopped: Collection[str],
+    pending_codes: Mapping[str, str],
 ) -> Iterator[ResultAndGrades]:
     """Yield every planned row with its grades, in plan order; what was never asked is pending."""
     for request in plan.requests():
         entry = index.get(request.row_id)
         is_answered = entry is not None and entry.status is not None and entry.request_key == request.request_key
         outcome = index.read_outcome(request.row_id) if is_answered else None
-        code = ErrorCode.LANE_STOPPED if request.model in stopped else ErrorCode.INTERRUPTED
+        code = pending_codes[request.model]
         row = build_result_row(request, outcome, run_id=folder.run_id, pending_code=code)
         yield _grade(row, graders)
+
+
+def _name_pending_code(lane: LaneProgress, budget: Mapping[str, Any] | None) -> str:
+    """Return why rows of a lane that were never sent were not."""
+    if lane.stopped_by not in {None, ErrorCode.BUDGET}:
+        return ErrorCode.LANE_STOPPED
+    is_spent = budget is not None and budget["ended_by"] is not None
+    return ErrorCode.BUDGET if is_spent else ErrorCode.INTERRUPTED
 
 
 def _grade(row: dict[str, Any], graders: GraderSet) -> ResultAndGrades:
@@ -425,18 +438,6 @@ def _describe_price(price: PriceOptions | None) -> dict[str, Any] | None:
         return None
     written: dict[str, Any] = json.loads(json.dumps(asdict(price), default=str))
     return {key: value for key, value in written.items() if value not in (None, [], {})}
-
-
-def _describe_lane(lane: LaneProgress) -> dict[str, Any]:
-    return {
-        "endpoint": lane.endpoint,
-        "model": lane.model,
-        "asked": lane.done,
-        "retries": lane.retries,
-        "rate_limited": lane.rate_limited,
-        "stopped_by": lane.stopped_by,
-        "stop_message": lane.stop_message,
-    }
 
 
 def _add_up(summary: Summary) -> dict[str, Any]:

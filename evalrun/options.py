@@ -20,6 +20,7 @@ Seconds = Annotated[float, Gt(0), Le(86_400)]
 Ratio = Annotated[float, Ge(0), Le(1)]
 Count = Annotated[int, Ge(1)]
 Usd = Annotated[Decimal, Ge(0), Le(1_000_000)]
+PerMinute = Annotated[float, Gt(0)]
 
 
 class _Options:
@@ -167,6 +168,10 @@ class EndpointOptions(_Options):
     """Name of the environment variable that holds the key; sent as `Authorization: Bearer`."""
     concurrency: Annotated[int, Ge(1), Le(10_000)] = 32
     """Most requests in flight, over all models of the endpoint."""
+    requests_per_minute: PerMinute | None = None
+    """Most requests sent in a minute, over all models of the endpoint; default: learned from headers and 429s."""
+    tokens_per_minute: PerMinute | None = None
+    """Most tokens, prompt and output, in a minute, over all models of the endpoint; default: learned as well."""
     stream: bool = False
     """Ask for streamed replies: measures the time to the first token, and outlives proxies that cut long calls."""
     stream_options: Mapping[str, Any] = field(default_factory=lambda: {"include_usage": True})
@@ -244,6 +249,10 @@ class ModelOptions(_Options):
     """Any chat-completions parameter, passed through."""
     price: PriceOptions | None = None
     """Default: unknown, and said so."""
+    requests_per_minute: PerMinute | None = None
+    """A limit of this model's own, beside its endpoint's."""
+    tokens_per_minute: PerMinute | None = None
+    """A limit of this model's own, beside its endpoint's."""
 
     @property
     def wire_model(self) -> str:
@@ -312,6 +321,24 @@ class DefaultsOptions(_Options):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetOptions(_Options):
+    """What a run may spend; when it is spent, the rest stays pending, and `--resume` goes on.
+
+    USD, tokens and requests count over the whole run with all its resumes, what failed included; where a cost is not
+    known it is estimated, leaning to too much.
+    """
+
+    usd: Annotated[Decimal, Gt(0), Le(1_000_000)] | None = None
+    """US dollars. Every model needs a `price`, unless `--allow-unknown-cost` is given."""
+    tokens: Count | None = None
+    """Prompt and output tokens."""
+    requests: Count | None = None
+    """Requests sent, retries included."""
+    wall_s: Seconds | None = None
+    """Seconds; counts anew for each call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PassRateOptions(_Options):
     """A pass rate that is missed only when the data show it."""
 
@@ -375,6 +402,8 @@ class Job(_Options):
     """How often each row is asked."""
     graders: tuple[GraderOptions, ...] = ()
     """Checks for every sample."""
+    budget: BudgetOptions | None = None
+    """What the run may spend; default: no limit."""
     gate: GateOptions | None = None
     """Rules whose verdict is the exit code."""
     report: ReportOptions = field(default_factory=ReportOptions)

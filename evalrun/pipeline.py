@@ -22,17 +22,21 @@ from anyio.abc import TaskGroup
 from evalrun import __version__
 from evalrun.analysis.graders.grader_set import GraderSet
 from evalrun.closing import RunResult, close_run, is_settled, make_grader_set
+from evalrun.dispatch.budget import RunBudget
 from evalrun.dispatch.dispatcher import LaneWork, StopSignal, dispatch
 from evalrun.dispatch.transport import Target, make_target
 from evalrun.errors import ConfigError, StoreError, UsageError
 from evalrun.job.config import LoadedJob, find_missing_keys
 from evalrun.job.estimate import PlanTotals
 from evalrun.job.plan import Plan
-from evalrun.options import EndpointOptions
+from evalrun.lane_facts import describe_lane, find_own_limits
+from evalrun.options import EndpointOptions, ModelOptions
 from evalrun.records import FINISHED, LaneProgress, Request
 from evalrun.resuming import RunSettings, describe_call, load_for, open_folder, restore_call
 from evalrun.simulator.remote import check_running_simulator
 from evalrun.simulator.server import serve
+from evalrun.spending import describe_budget, find_price_problem, list_shortages, make_budget
+from evalrun.store.events import EventLog
 from evalrun.store.folder import RunFolder
 from evalrun.store.journal import Journal
 from evalrun.store.journal_index import JournalIndex
@@ -73,6 +77,8 @@ class Progress:
     lanes: Sequence[LaneProgress] = ()
     n_settled: int = 0
     """Rows that an earlier call of this run settled."""
+    budget: RunBudget | None = None
+    """Live as well; None when the run has none."""
     notes: Sequence[str] = ()
     """Said once, when the stage begins."""
 
@@ -114,9 +120,18 @@ async def run_job(settings: RunSettings, *, on_progress: OnProgress = ignore_pro
     began_s = time.monotonic()
     settings = restore_call(settings)
     prepared = prepare(settings, on_progress=on_progress)
+    _require_prices(prepared)
     async with open_targets(prepared) as (targets, target_notes):
         with open_folder(settings, prepared.loaded.name) as (folder, index):
             lanes, notes = plan_lanes(prepared, index)
+            budget = make_budget(
+                prepared.loaded,
+                prepared.plan,
+                index,
+                started_s=began_s,
+                allows_unknown_cost=settings.allows_unknown_cost,
+            )
+            shortages = [f"warning: {text}" for text in list_shortages(prepared.loaded.job.budget, prepared.totals)]
             on_progress(
                 Progress(
                     stage="asking",
@@ -124,11 +139,14 @@ async def run_job(settings: RunSettings, *, on_progress: OnProgress = ignore_pro
                     folder=folder,
                     lanes=[lane.progress for lane in lanes],
                     n_settled=prepared.totals.n_rows - sum(lane.progress.total for lane in lanes),
-                    notes=[*target_notes, *notes],
+                    notes=[*target_notes, *notes, *shortages],
+                    budget=budget,
                 )
             )
-            caught_signal = await ask(prepared, folder, index, lanes, targets, on_progress)
-            on_progress(Progress(stage="closing", prepared=prepared, folder=folder))
+            caught_signal, problems = await ask(
+                prepared, folder, index=index, lanes=lanes, targets=targets, budget=budget, on_progress=on_progress
+            )
+            on_progress(Progress(stage="closing", prepared=prepared, folder=folder, notes=problems))
             return close_run(
                 folder,
                 index,
@@ -137,11 +155,37 @@ async def run_job(settings: RunSettings, *, on_progress: OnProgress = ignore_pro
                 graders=prepared.graders,
                 totals=prepared.totals,
                 lanes={(lane.endpoint, lane.wire_model): lane.progress for lane in lanes},
+                lane_facts=_describe_lanes(prepared, lanes),
+                budget=describe_budget(budget),
                 call=describe_call(settings),
                 wall_s=time.monotonic() - began_s,
                 is_gate_wanted=settings.is_gate_wanted,
                 interrupted_exit_code=EXIT_BY_SIGNAL.get(caught_signal) if caught_signal else None,
             )
+
+
+def _require_prices(prepared: Prepared) -> None:
+    """Refuse a budget in USD that nobody can keep, unless it is to be kept as far as prices are known."""
+    problem = find_price_problem(prepared.loaded, prepared.plan.models)
+    if problem is not None and not prepared.settings.allows_unknown_cost:
+        raise ConfigError([problem])
+
+
+def _describe_lanes(prepared: Prepared, lanes: Sequence[LaneWork]) -> list[dict[str, Any]]:
+    endpoints = prepared.loaded.job.endpoints
+    return [
+        describe_lane(
+            lane.progress,
+            endpoints[lane.endpoint],
+            find_own_limits(_list_models(prepared, lane.endpoint, lane.wire_model)),
+        )
+        for lane in lanes
+    ]
+
+
+def _list_models(prepared: Prepared, endpoint: str, wire_model: str) -> list[ModelOptions]:
+    """Return the models of one lane."""
+    return [model for model in prepared.plan.models if (model.endpoint, model.wire_model) == (endpoint, wire_model)]
 
 
 @asynccontextmanager
@@ -226,15 +270,20 @@ def plan_lanes(prepared: Prepared, index: JournalIndex) -> tuple[list[LaneWork],
         for estimate in prepared.totals.models:
             model = next(model for model in prepared.plan.models if model.name == estimate.model)
             todo[str(model.endpoint), model.wire_model] += estimate.requests
-    lanes = [
-        LaneWork(
-            endpoint=endpoint,
-            wire_model=wire_model,
-            requests=_iterate_unsettled(prepared, index, names[endpoint, wire_model]),
-            progress=LaneProgress(endpoint=endpoint, model=", ".join(names[endpoint, wire_model]), total=total),
+    lanes = []
+    for (endpoint, wire_model), total in todo.items():
+        models = names[endpoint, wire_model]
+        limits = find_own_limits(_list_models(prepared, endpoint, wire_model))
+        lanes.append(
+            LaneWork(
+                endpoint=endpoint,
+                wire_model=wire_model,
+                requests=_iterate_unsettled(prepared, index, models),
+                progress=LaneProgress(endpoint=endpoint, model=", ".join(models), total=total),
+                requests_per_minute=limits.requests_per_minute,
+                tokens_per_minute=limits.tokens_per_minute,
+            )
         )
-        for (endpoint, wire_model), total in todo.items()
-    ]
     return lanes, _note_resume(prepared, index, n_changed=n_changed)
 
 
@@ -285,18 +334,26 @@ def _list_changed_keys(before: Any, after: Any, path: str = "") -> list[str]:
 async def ask(
     prepared: Prepared,
     folder: RunFolder,
+    *,
     index: JournalIndex,
     lanes: Sequence[LaneWork],
     targets: Mapping[str, Target],
+    budget: RunBudget | None,
     on_progress: OnProgress,
-) -> int | None:
-    """Dispatch every lane into the journal. Returns the signal that ended it early, None when none did."""
-    stop, caught = StopSignal(), _CaughtSignal()
+) -> tuple[int | None, list[str]]:
+    """Dispatch every lane into the journal.
+
+    Returns:
+        The signal that ended it early, None when none did; and what went wrong that ends no run.
+    """
+    stop, began_s = StopSignal(), time.monotonic()
     failure: Exception | None = None
-    with _open_journal(prepared, folder, index) as journal:
+    with _open_journal(prepared, folder, index) as journal, EventLog(folder) as log:
+        interrupts = _Interrupts(stop, log, on_progress)
+        log.append("began", at=datetime.now(UTC), call=len(index.sessions), rows=sum(_count_rows(lanes)))
         async with anyio.create_task_group() as group:
-            group.start_soon(_watch_signals, stop, caught, group, on_progress)
-            group.start_soon(_tick, lanes, on_progress)
+            group.start_soon(interrupts.watch, group)
+            group.start_soon(_tick, lanes, budget, on_progress)
             try:
                 await dispatch(
                     lanes,
@@ -305,13 +362,31 @@ async def ask(
                     on_record=journal.append,
                     stop=stop,
                     rng=random.Random(),  # noqa: S311 - jitter, not secrets
+                    budget=budget,
+                    on_event=log.append,
                 )
             except Exception as error:  # noqa: BLE001 - carried out by hand; the task group would wrap it in a group
                 failure = error
             group.cancel_scope.cancel()
+        _note_end(log, lanes, budget, asked_s=time.monotonic() - began_s)
+        problems = [log.problem] if log.problem is not None else []
     if failure is not None:
         raise failure
-    return caught.number
+    return interrupts.number, problems
+
+
+def _count_rows(lanes: Sequence[LaneWork]) -> Iterator[int]:
+    return (lane.progress.total for lane in lanes)
+
+
+def _note_end(log: EventLog, lanes: Sequence[LaneWork], budget: RunBudget | None, *, asked_s: float) -> None:
+    """Write how the asking ended; a lane that does not know how long it took, took all the time."""
+    for lane in lanes:
+        if lane.progress.wall_s is None:
+            lane.progress.wall_s = asked_s
+    done = sum(lane.progress.done for lane in lanes)
+    reason = budget.is_spent if budget is not None else None
+    log.append("ended", at=datetime.now(UTC), seconds=asked_s, rows_done=done, budget=reason)
 
 
 def _open_journal(prepared: Prepared, folder: RunFolder, index: JournalIndex) -> Journal:
@@ -338,36 +413,57 @@ def _session_facts(prepared: Prepared, folder: RunFolder) -> dict[str, Any]:
     }
 
 
-@dataclass(slots=True)
-class _CaughtSignal:
-    """The first signal that asked the run to end."""
-
-    number: int | None = None
-
-
-async def _tick(lanes: Sequence[LaneWork], on_progress: OnProgress) -> None:
-    progress = Progress(stage="asking", lanes=[lane.progress for lane in lanes])
+async def _tick(lanes: Sequence[LaneWork], budget: RunBudget | None, on_progress: OnProgress) -> None:
+    progress = Progress(stage="asking", lanes=[lane.progress for lane in lanes], budget=budget)
     while True:
         await anyio.sleep(TICK_S)
         on_progress(progress)
 
 
-async def _watch_signals(stop: StopSignal, caught: _CaughtSignal, group: TaskGroup, on_progress: OnProgress) -> None:
-    """Drain on the first signal; cancel on the second one, or when the grace time is over."""
-    if threading.current_thread() is not threading.main_thread():
-        return  # Signals reach the main thread only; a caller in another thread handles them itself.
-    with anyio.open_signal_receiver(*map(signal.Signals, EXIT_BY_SIGNAL)) as signals:
-        async for number in signals:
-            if caught.number is None:
-                caught.number = number
-                note = f"stopping: requests in flight may finish within {GRACE_S:.0f} s; once more stops at once"
-                on_progress(Progress(stage="stopping", notes=[note]))
-                stop.request()
-                group.start_soon(_cancel_after_grace, stop)
-            else:
-                stop.cancel()
+class _Interrupts:
+    """Ends the asking when the user or the system wants it: drained at the first signal, at once at the second.
 
+    Args:
+        stop: Asks the dispatch to end.
+        log: The run's event log.
+        on_progress: Shows what goes on.
+    """
 
-async def _cancel_after_grace(stop: StopSignal) -> None:
-    await anyio.sleep(GRACE_S)
-    stop.cancel()
+    def __init__(self, stop: StopSignal, log: EventLog, on_progress: OnProgress) -> None:
+        self.number: int | None = None
+        """The first signal that came; None while none did."""
+        self._stop = stop
+        self._log = log
+        self._on_progress = on_progress
+
+    async def watch(self, group: TaskGroup) -> None:
+        """Wait for signals; the group is where the grace time runs."""
+        if threading.current_thread() is not threading.main_thread():
+            return  # Signals reach the main thread only; a caller in another thread handles them itself.
+        # What is ignored on purpose stays so: `nohup` outlives its terminal.
+        heeded = [signal.Signals(n) for n in EXIT_BY_SIGNAL if signal.getsignal(n) is not signal.SIG_IGN]
+        with anyio.open_signal_receiver(*heeded) as signals:
+            async for number in signals:
+                if self.number is None:
+                    self.number = number
+                    group.start_soon(self._drain)
+                else:
+                    self._cancel("stopping now: requests in flight are given up, and may have been billed")
+
+    async def _drain(self) -> None:
+        """Send nothing new, and give up what is still in flight when the grace time is over."""
+        note = f"stopping: requests in flight may finish within {GRACE_S:g} s; once more stops at once"
+        self._tell("interrupted", note)
+        self._stop.request()
+        await anyio.sleep(GRACE_S)
+        self._cancel(f"requests still in flight after {GRACE_S:g} s are given up, and may have been billed")
+
+    def _cancel(self, note: str) -> None:
+        if not self._stop.is_cancelled:
+            self._tell("cancelled", note)
+            self._stop.cancel()
+
+    def _tell(self, what: str, note: str) -> None:
+        assert self.number is not None  # A signal came first.
+        self._log.append(what, at=datetime.now(UTC), signal=signal.Signals(self.number).name)
+        self._on_progress(Progress(stage="stopping", notes=[note]))

@@ -8,13 +8,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 SCHEMA_VERSION = "1"
 """Version of the run folder's tables and of every `--json` object."""
 
 SIMULATOR_VERSION = "1"
 """Version of the simulator's behaviour: same version, profile, seed and request give the same reply."""
+
+
+LaneState = Literal["open", "waiting", "probing", "stopped"]
+"""What a lane does now."""
 
 
 class Status(StrEnum):
@@ -168,6 +172,8 @@ class Request:
     """None for every endpoint but a simulator."""
     n_choices: int = 1
     """Choices asked for: the parameter `n`."""
+    max_output_tokens: int | None = None
+    """Limit that the request sets on the length of each choice; None when it sets none."""
     prior_attempts: int = 0
     """Attempts that earlier calls of the same run made for this row."""
     prior_billed_usd: Decimal | None = Decimal(0)
@@ -303,7 +309,10 @@ class Outcome:
 
 @dataclass(slots=True, kw_only=True)
 class LaneProgress:
-    """Counters of one lane, written by the dispatcher, read by whoever shows progress. The one mutable record."""
+    """One lane while it is asked: written by the dispatcher, read by whoever shows it, and at the end by run.json.
+
+    The one mutable record. Times are of the monotonic clock.
+    """
 
     endpoint: str
     model: str
@@ -316,8 +325,22 @@ class LaneProgress:
     retries: int = 0
     rate_limited: int = 0
     in_flight: int = 0
+    limit: int = 0
+    """Requests that may be in flight now; it grows and shrinks with what the server takes. 0 before the first one."""
+    state: LaneState = "open"
+    """`open`: it sends; `waiting`: it holds back until `waiting_until_s`; `probing`: the endpoint does not answer, and
+    is tried with single requests; `stopped`: it sends nothing more in this call, see `stopped_by`."""
     waiting_until_s: float = 0.0
     """Monotonic time until which the lane waits; 0 when it does not."""
+    waiting_for: str | None = None
+    """What it waits for: `retry_after`, `requests_per_minute`, `tokens_per_minute`, `learned_rate`, `outage`,
+    `retry_budget` or `budget`; None when it does not wait."""
+    waited_s: dict[str, float] = field(default_factory=dict)
+    """Seconds in which something was left to send and nothing could leave, by what it waited for, over this call."""
+    wall_s: float | None = None
+    """Seconds from the start of the call's asking to the lane's last outcome; None while it is under way."""
+    history: list[tuple[float, str, float | None]] = field(default_factory=list)
+    """What was decided about its pace, oldest first and bounded: (seconds since the asking began, what, value)."""
     tokens: int = 0
     spent_usd: Decimal = Decimal(0)
     unknown_cost: int = 0

@@ -45,6 +45,8 @@ class RunSettings:
     retry_all_errors: bool = False
     """A resume asks rows with permanent errors again, too."""
     is_gate_wanted: bool = True
+    allows_unknown_cost: bool = False
+    """Models without a price may be asked under `budget.usd`; what they cost is not counted."""
 
 
 def load_for(settings: RunSettings, environ: dict[str, str]) -> LoadedJob:
@@ -82,6 +84,7 @@ def restore_call(settings: RunSettings) -> RunSettings:
         resume_run=str(folder.path),
         overrides=(*call.get("overrides", ()), *settings.overrides),
         variables={**call.get("variables", {}), **settings.variables},
+        allows_unknown_cost=settings.allows_unknown_cost or bool(call.get("allows_unknown_cost")),
         env_file=settings.env_file or (Path(call["env_file"]) if call.get("env_file") else None),
         selection=Selection(
             limit=stored["limit"],
@@ -99,6 +102,7 @@ def describe_call(settings: RunSettings) -> dict[str, Any]:
         "variables": dict(settings.variables),
         "env_file": str(settings.env_file.absolute()) if settings.env_file is not None else None,
         "selection": asdict(settings.selection),
+        "allows_unknown_cost": settings.allows_unknown_cost,
     }
 
 

@@ -16,8 +16,9 @@ GROUND = {
 }
 """Ground floor and how high each module stands: errors < records, options < cost, templates."""
 
-HALL = ("closing", "resuming", "pipeline")
-"""Join the rooms into a run: `closing` is the half that sends nothing, `resuming` finds the run folder."""
+HALL = ("closing", "lane_facts", "resuming", "spending", "pipeline")
+"""Join the rooms into a run: `closing` is the half that sends nothing, `resuming` finds the run folder, `spending`
+knows what may be spent, and `lane_facts` what is told of the lanes."""
 
 ROOF = ("cli", "api", "__main__", "__init__")
 """Words in, exit code out."""
@@ -62,28 +63,46 @@ PLAN: dict[str, tuple[str, ...]] = {
     "dispatch": (
         "__init__",
         "assembly",
+        "bench",
+        "buckets",
+        "budget",
         "decoding",
         "dispatcher",
         "exchange",
+        "failure_runs",
+        "failure_shares",
         "fast_engine",
         "faults",
         "httpx_engine",
         "intake",
         "json_text",
+        "known_limits",
+        "lane_log",
+        "lane_queue",
         "lanes",
+        "learned_rate",
+        "outage",
         "outcomes",
+        "pacing",
+        "ramp",
+        "rate_facts",
         "redaction",
         "retry",
         "retry_after",
+        "retry_budget",
+        "schedule",
         "sse",
         "stops",
         "streams",
+        "till",
+        "token_guess",
         "transport",
         "usage",
         "wire",
     ),
     "store": (
         "__init__",
+        "events",
         "folder",
         "graded_rows",
         "journal",
@@ -110,6 +129,7 @@ PLAN: dict[str, tuple[str, ...]] = {
         "graders.pattern",
         "graders.text",
         "headline",
+        "lane_story",
         "stats",
         "summary",
     ),
@@ -156,6 +176,7 @@ PLAN: dict[str, tuple[str, ...]] = {
         "quirks.replacements",
         "quirks.usage",
         "rate_headers",
+        "refusal",
         "remote",
         "replies",
         "schema_parts",
@@ -175,6 +196,8 @@ PLAN: dict[str, tuple[str, ...]] = {
         "grade_command",
         "init_command",
         "job_options",
+        "lane_table",
+        "lane_words",
         "list_command",
         "main",
         "plan_command",

@@ -147,8 +147,10 @@ def _passing(words: str, code: ErrorCode = ErrorCode.SERVER_ERROR) -> Expected:
     return _again(code, words, may_cost=False)
 
 
-def _throttled(words: str, wait_s: tuple[float, float] | None = None) -> Expected:
-    return _again(ErrorCode.RATE_LIMITED, words, may_cost=False, lane="waits", wait_s=wait_s)
+def _throttled(
+    words: str, wait_s: tuple[float, float] | None = None, *, code: ErrorCode = ErrorCode.RATE_LIMITED
+) -> Expected:
+    return _again(code, words, may_cost=False, lane="waits", wait_s=wait_s)
 
 
 _SAME: Final = "read as meant"
@@ -282,7 +284,7 @@ OUTCOMES: Final[Mapping[str, Outcomes]] = {
         f"Q38:{variant}": _both(_NO_MONEY)
         for variant in ("quota", "credit", "spend-limit", "organization", "anthropic", "daily")
     },
-    "Q39:503": _both(_passing("the row waits, and is asked again", ErrorCode.OVERLOADED)),
+    "Q39:503": _both(_throttled("the lane waits, and grows slowly from then on", code=ErrorCode.OVERLOADED)),
     "Q39:429": _both(_throttled("the lane waits by evalrun's own back-off")),
     "Q40:529": _both(_passing("too busy", ErrorCode.OVERLOADED)),
     "Q40:498": _both(_passing("too busy", ErrorCode.OVERLOADED)),

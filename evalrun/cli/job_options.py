@@ -20,6 +20,11 @@ reports_option = click.option(
 )  # fmt: skip
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 
+budget_option = click.option(
+    "--budget-usd", type=click.FloatRange(min=0, min_open=True), metavar="USD",
+    help="Stop when so many US dollars are spent, over all resumes.",
+)  # fmt: skip
+
 _JOB_OPTIONS = (
     click.option("--limit", type=click.IntRange(1, 10**12), metavar="N", help="Only the first N samples."),
     click.option("--model", "models", multiple=True, metavar="GLOB", help="Only these models; repeatable."),
@@ -51,7 +56,7 @@ def make_settings(job: Path, options: dict[str, Any], **more: Any) -> "RunSettin
 
     Args:
         job: The job file.
-        options: The command's keyword arguments; those of `job_options` are used.
+        options: The command's keyword arguments; those of `job_options` and `budget_option` are used.
         **more: Further fields of RunSettings.
 
     Raises:
@@ -65,6 +70,8 @@ def make_settings(job: Path, options: dict[str, Any], **more: Any) -> "RunSettin
         overrides.append(f"repeats={options['repeats']}")
     if options["concurrency"] is not None:
         overrides.append(f"endpoints[*].concurrency={options['concurrency']}")
+    if options.get("budget_usd") is not None:
+        overrides.append(f"budget.usd={options['budget_usd']!r}")
     return RunSettings(
         job_path=job,
         overrides=tuple(overrides),

@@ -41,7 +41,7 @@ Exit codes:
   0  done; every gate passed (or none was asked)
   1  a gate failed
   2  found before sending: usage, job, dataset, template, key, folder
-  3  no verdict: a lane stopped, or too many errors; --resume goes on
+  3  no verdict: a lane stopped, the budget ended, or too many errors; --resume goes on
   5  internal or disk error
   130/143  interrupted / terminated; what was done is kept
 """

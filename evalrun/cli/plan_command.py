@@ -18,16 +18,18 @@ from evalrun.cli.console import (
     print_json,
     print_note,
 )
-from evalrun.cli.job_options import job_argument, job_options, json_option, make_settings
+from evalrun.cli.job_options import budget_option, job_argument, job_options, json_option, make_settings
 from evalrun.cli.progress import describe_plan
 from evalrun.job.estimate import Range
 from evalrun.pipeline import Prepared, prepare
 from evalrun.records import SCHEMA_VERSION
+from evalrun.spending import find_price_problem, list_shortages
 
 
 @click.command("plan")
 @job_argument
 @job_options
+@budget_option
 @json_option
 def command(job: Path, *, as_json: bool, **options: Any) -> None:
     """Show what a run of JOB would do: requests, tokens, USD and time, low to high, per model. No network."""
@@ -35,7 +37,16 @@ def command(job: Path, *, as_json: bool, **options: Any) -> None:
     for warning in prepared.loaded.warnings:
         print_note(f"warning: {warning.render()}")
     if as_json:
-        print_json({"schema_version": SCHEMA_VERSION, "job": prepared.loaded.name, **asdict(prepared.totals)})
+        budget = prepared.loaded.job.budget
+        print_json(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "job": prepared.loaded.name,
+                **asdict(prepared.totals),
+                "budget": None if budget is None else asdict(budget),
+                "budget_problems": _list_budget_problems(prepared),
+            }
+        )
         return
     _print_plan(job, prepared)
 
@@ -70,8 +81,18 @@ def _print_plan(job: Path, prepared: Prepared) -> None:
         f"in all: {format_count(totals.n_rows)} requests, {format_range(totals.usd, format_usd)}, "
         f"{format_seconds(totals.time_s.low)} – {format_seconds(totals.time_s.high)}"
     )
+    for text in _list_budget_problems(prepared):
+        console.print(clean_text(f"budget: {text}"))
     console.print("tokens are estimated from the text; nothing was sent")
     console.print(f"next: evalrun run {clean_text(str(job))}")
+
+
+def _list_budget_problems(prepared: Prepared) -> list[str]:
+    """Return why a run would be refused for its budget, and which limits it is expected to pass."""
+    loaded = prepared.loaded
+    problem = find_price_problem(loaded, prepared.plan.models)
+    refusal = [f"{problem.message}; `run` refuses this: {problem.hint}"] if problem is not None else []
+    return [*refusal, *list_shortages(loaded.job.budget, prepared.totals)]
 
 
 def format_range(values: Range, write: Callable[[float | None], str]) -> str:

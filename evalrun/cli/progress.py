@@ -18,19 +18,36 @@ from evalrun.cli.console import (
     print_note,
     show_path,
 )
+from evalrun.cli.lane_words import (
+    RateMeter,
+    describe_flight,
+    describe_limits,
+    describe_rate,
+    describe_spend,
+    describe_wait,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
+    from rich.text import Text
 
+    from evalrun.dispatch.budget import RunBudget
     from evalrun.pipeline import Prepared, Progress
     from evalrun.records import LaneProgress
+    from evalrun.store.folder import RunFolder
 
 PLAIN_EVERY_S = 10.0
 """Seconds between two plain lines."""
 
 CHECK_NOTE_EVERY = 100_000
 """Samples between two lines of the check before the first request."""
+
+_GAP = 2
+_BAR_CELLS = 24
+_CELL_RANKS = (0, 0, 4, 7, 5, 2, 3, 6, 0)
+"""Of model, rows, errors, retries, 429s, flight, rate, spend and state: where the terminal is narrow the bar goes
+first, then the cells of a higher rank; those of rank 0 stay."""
 
 
 class ProgressDisplay:
@@ -48,6 +65,9 @@ class ProgressDisplay:
         self._last_line_s = 0.0
         self._checked = 0
         self._stage = ""
+        self._rates = RateMeter()
+        self.folder: RunFolder | None = None
+        """The run's folder; None before there is one."""
 
     def __enter__(self) -> "ProgressDisplay":
         """Start showing."""
@@ -59,6 +79,7 @@ class ProgressDisplay:
 
     def show(self, progress: "Progress") -> None:
         """Take one state of the run; called about ten times a second."""
+        self.folder = progress.folder or self.folder
         if self._mode == "none":
             return
         if progress.stage == "checking":
@@ -70,10 +91,12 @@ class ProgressDisplay:
         elif progress.stage == "asking" and self._stage not in {"asking", "stopping"}:
             self._begin_asking(progress)
         elif progress.stage == "asking":
-            self._show_asking(progress.lanes)
+            self._show_asking(progress.lanes, progress.budget)
             return
         elif progress.stage == "closing":
             self._stop_live()
+            for note in progress.notes:
+                print_note(note)
         self._stage = progress.stage
 
     def _show_check(self, n_checked: int) -> None:
@@ -95,50 +118,75 @@ class ProgressDisplay:
             self._live = Live(console=open_console(sys.stderr), refresh_per_second=10, transient=True)
             self._live.start()
 
-    def _show_asking(self, lanes: Sequence["LaneProgress"]) -> None:
+    def _show_asking(self, lanes: Sequence["LaneProgress"], budget: "RunBudget | None") -> None:
         now_s = time.monotonic()
+        for lane in lanes:
+            self._rates.note(lane, now_s)
         if self._live is not None:
-            self._live.update(self._render_lanes(lanes, now_s, width=self._live.console.width))
+            self._live.update(self._render_lanes(lanes, now_s, width=self._live.console.width, budget=budget))
         elif now_s - self._last_line_s >= PLAIN_EVERY_S:
             self._last_line_s = now_s
-            print_note(self._describe_lanes(lanes, now_s))
+            print_note(self._describe_lanes(lanes, now_s, budget))
 
-    def _describe_lanes(self, lanes: Sequence["LaneProgress"], now_s: float) -> str:
+    def _describe_lanes(self, lanes: Sequence["LaneProgress"], now_s: float, budget: "RunBudget | None") -> str:
         done, total = sum(lane.done for lane in lanes), sum(lane.total for lane in lanes)
         errors, retries = sum(lane.errors for lane in lanes), sum(lane.retries for lane in lanes)
-        spent = sum((lane.spent_usd for lane in lanes), Decimal(0))
+        throttled = sum(lane.rate_limited for lane in lanes)
+        spent = float(sum((lane.spent_usd for lane in lanes), Decimal(0)))
+        rates = [rate for lane in lanes if (rate := self._rates.read(lane)) is not None]
         parts = [
             f"{format_count(done)}/{format_count(total)} rows ({format_percent(done / total if total else None)})",
             f"{errors} errors",
             f"{retries} retries",
-            f"{format_usd(float(spent))}{' + unknown' if any(lane.unknown_cost for lane in lanes) else ''} spent",
+            *([f"{throttled} × 429"] if throttled else []),
+            describe_spend(spent, has_unknown=any(lane.unknown_cost for lane in lanes), budget=budget),
+            *describe_limits(budget, now_s),
+            f"{sum(lane.in_flight for lane in lanes)} in flight",
+            describe_rate(sum(rates) if rates else None),
             _describe_left(done, total, now_s - self._began_s),
         ]
-        waiting = [describe_wait(lane, now_s) for lane in lanes if lane.waiting_until_s > now_s]
-        return ", ".join([*parts, *waiting])
+        told = [(lane, describe_wait(lane, now_s)) for lane in lanes]
+        stopped = [f"{lane.model} stopped: {lane.stopped_by}" for lane in lanes if lane.stopped_by is not None]
+        return ", ".join([*parts, *(f"{lane.model} {wait}" for lane, wait in told if wait is not None), *stopped])
 
-    def _render_lanes(self, lanes: Sequence["LaneProgress"], now_s: float, *, width: int) -> "RenderableType":
+    def _render_lanes(
+        self, lanes: Sequence["LaneProgress"], now_s: float, *, width: int, budget: "RunBudget | None"
+    ) -> "RenderableType":
         """Return a line for each lane: whole cells as far as the terminal is wide, the most telling first."""
+        from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
-        from rich.text import Text
 
-        grid = Table.grid(padding=(0, 2))
-        for lane in lanes:
-            cells: list[tuple[int, RenderableType]] = [
-                (0, Text(clean_text(lane.model), style="bold")),
-                (95, ProgressBar(total=max(lane.total, 1), completed=lane.done, width=24)),
-                (0, Text(f"{format_count(lane.done)}/{format_count(lane.total)}")),
-                (55, Text(f"{lane.errors} errors", style="red" if lane.errors else "dim")),
-                (70, Text(f"{lane.retries} retries", style="yellow" if lane.retries else "dim")),
-                (120, Text(f"{lane.in_flight} in flight")),
-                (85, Text(_describe_spend(lane))),
-                (0, Text(_describe_state(lane, now_s - self._began_s, now_s), style="dim")),
-            ]
-            grid.add_row(*(cell for least_width, cell in cells if width >= least_width))
+        rows = [self._make_cells(lane, now_s) for lane in lanes]
+        widths = [max(cell.cell_len for cell in column) for column in zip(*rows, strict=True)]
+        kept = list(range(len(widths)))
+        has_bar = sum(widths) + _BAR_CELLS + _GAP * len(widths) <= width
+        while sum(widths[at] for at in kept) + _GAP * (len(kept) - 1) > width and any(_CELL_RANKS[at] for at in kept):
+            kept.remove(max(kept, key=lambda at: _CELL_RANKS[at]))
+        grid = Table.grid(padding=(0, _GAP), pad_edge=False)
+        for lane, cells in zip(lanes, rows, strict=True):
+            bar = [ProgressBar(total=max(lane.total, 1), completed=lane.done, width=_BAR_CELLS)] if has_bar else []
+            name, *others = (cells[at] for at in kept)
+            grid.add_row(name, *bar, *others)
         for column in grid.columns:
             column.no_wrap = True
-        return grid
+        return Group(grid, *_render_budget(lanes, budget, now_s))
+
+    def _make_cells(self, lane: "LaneProgress", now_s: float) -> list["Text"]:
+        """Return what a lane's line may hold, in the order of `_CELL_RANKS`."""
+        from rich.text import Text
+
+        return [
+            Text(clean_text(lane.model), style="bold"),
+            Text(f"{format_count(lane.done)}/{format_count(lane.total)}"),
+            Text(f"{lane.errors} errors", style="red" if lane.errors else "dim"),
+            Text(f"{lane.retries} retries", style="yellow" if lane.retries else "dim"),
+            Text(f"{lane.rate_limited} × 429", style="yellow" if lane.rate_limited else "dim"),
+            Text(describe_flight(lane)),
+            Text(describe_rate(self._rates.read(lane))),
+            Text(_describe_spend(lane)),
+            Text(_describe_state(lane, now_s - self._began_s, now_s), style="dim"),
+        ]
 
     def _stop_live(self) -> None:
         if self._live is not None:
@@ -164,10 +212,16 @@ def describe_plan(prepared: "Prepared", *, n_settled: int) -> str:
     return f"{text}; price unknown"
 
 
-def describe_wait(lane: "LaneProgress", now_s: float) -> str:
-    """Return why and how long a lane waits."""
-    why = "rate limit" if lane.rate_limited else "the endpoint does not answer"
-    return f"{lane.model} waits {format_seconds(lane.waiting_until_s - now_s)} ({why})"
+def _render_budget(lanes: Sequence["LaneProgress"], budget: "RunBudget | None", now_s: float) -> list["RenderableType"]:
+    """Return a line for the run's budget, when it has one."""
+    from rich.text import Text
+
+    if budget is None:
+        return []
+    spent = float(sum((lane.spent_usd for lane in lanes), Decimal(0)))
+    has_unknown = any(lane.unknown_cost for lane in lanes)
+    words = [describe_spend(spent, has_unknown=has_unknown, budget=budget), *describe_limits(budget, now_s)]
+    return [Text(f"budget: {', '.join(words)}")]
 
 
 def _describe_spend(lane: "LaneProgress") -> str:
@@ -177,8 +231,9 @@ def _describe_spend(lane: "LaneProgress") -> str:
 def _describe_state(lane: "LaneProgress", elapsed_s: float, now_s: float) -> str:
     if lane.stopped_by is not None:
         return f"stopped: {lane.stopped_by}"
-    if lane.waiting_until_s > now_s:
-        return f"waits {format_seconds(lane.waiting_until_s - now_s)}"
+    wait = describe_wait(lane, now_s)
+    if wait is not None:
+        return wait
     if lane.done >= lane.total:
         return "done"
     return _describe_left(lane.done, lane.total, elapsed_s)

@@ -1,8 +1,9 @@
 """How a finished run is told on the terminal: leaderboard, headline, verdict, and the next command to type."""
 
+import math
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +18,18 @@ from evalrun.cli.console import (
     open_console,
     show_path,
 )
-from evalrun.records import ArmSummary, Finding, Rate, Summary, Verdict
+from evalrun.records import ArmSummary, ErrorCode, Finding, Rate, Summary, Verdict
 from evalrun.store.manifest import is_finished
 
 if TYPE_CHECKING:
     from evalrun.closing import RunResult
+    from evalrun.store.folder import RunFolder
 
 MAX_REASON_CHARS = 300
 """Longest example of an error on the terminal."""
+
+MARGIN = 1.2
+"""A limit that is proposed is so many times what the whole run is expected to take by what it took so far."""
 
 SIMULATED = "SIMULATED: answers come from evalrun's own simulator, not from real models."
 
@@ -124,12 +129,21 @@ def _describe_odd_rows(summary: Summary) -> list[str]:
 
 def _describe_reasons(manifest: Mapping[str, Any]) -> list[str]:
     """Return why lanes stopped, and one example of each other error, in the server's words."""
-    stopped = [lane for lane in manifest["lanes"] if lane["stopped_by"] is not None]
+    stopped = [lane for lane in manifest["lanes"] if lane["stopped_by"] not in {None, ErrorCode.BUDGET}]
     reasons = [f"  {lane['model']} stopped: {lane['stop_message']}" for lane in stopped]
     codes = {lane["stopped_by"] for lane in stopped}
     examples = {code: text for code, text in manifest["error_examples"].items() if code not in codes}
-    reasons += [f"  {code}: {text[:MAX_REASON_CHARS]}" for code, text in examples.items() if code != "lane_stopped"]
-    return reasons
+    told = {ErrorCode.LANE_STOPPED, ErrorCode.BUDGET}
+    reasons += [f"  {code}: {text[:MAX_REASON_CHARS]}" for code, text in examples.items() if code not in told]
+    return [*reasons, *_describe_budget(manifest)]
+
+
+def _describe_budget(manifest: Mapping[str, Any]) -> list[str]:
+    """Return what ended the budget when rows are left over for it."""
+    budget = manifest.get("budget")
+    if budget is None or budget["ended_by"] is None or not manifest["errors"].get(ErrorCode.BUDGET):
+        return []
+    return [f"  {budget['ended_by']}"]
 
 
 def describe_verdict(verdict: Verdict) -> list[str]:
@@ -152,4 +166,34 @@ def make_resume_hint(job: Path, result: "RunResult") -> str | None:
     """Return the command that goes on with a run; None when nothing is left to ask."""
     if is_finished(result.manifest):
         return None
-    return f"evalrun run {shlex.quote(str(job))} --resume {shlex.quote(show_path(result.folder.path))}"
+    return " ".join([make_resume_command(job, result.folder), *_raise_limits(result.manifest)])
+
+
+def make_resume_command(job: Path, folder: "RunFolder") -> str:
+    """Return the command that goes on with the run in a folder."""
+    return f"evalrun run {shlex.quote(str(job))} --resume {shlex.quote(show_path(folder.path))}"
+
+
+def _raise_limits(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the options that raise what ended a budget, or would end it again, to what the whole run may take."""
+    budget = manifest.get("budget")
+    if budget is None or budget["ended_by"] is None:
+        return
+    counts = manifest["counts"]
+    n_rows = sum(counts.values())
+    n_done = n_rows - counts["pending"]
+    for key in ("usd", "tokens", "requests"):
+        limit, spent = budget[key]["limit"], budget[key]["spent"]
+        if limit is None:
+            continue
+        wanted = MARGIN * spent * n_rows / n_done if n_done else 2 * limit
+        if f"`budget.{key}`" in budget["ended_by"]:
+            wanted = max(wanted, 2 * limit)
+        if wanted > limit:
+            yield f"--budget-usd {_round_up(wanted)}" if key == "usd" else f"--set budget.{key}={math.ceil(wanted)}"
+
+
+def _round_up(usd: float) -> str:
+    """Return an amount with two digits that tell something, never less."""
+    digits = max(2, 1 - math.floor(math.log10(usd)))
+    return f"{math.ceil(usd * 10**digits) / 10**digits:.{digits}f}"

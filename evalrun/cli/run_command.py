@@ -1,15 +1,16 @@
 """`evalrun run`: ask, keep, grade, report, gate."""
 
+import signal
 from pathlib import Path
 from typing import Any
 
 import anyio
 import click
 
-from evalrun.cli.console import print_json
-from evalrun.cli.job_options import job_argument, job_options, json_option, make_settings, reports_option
+from evalrun.cli.console import print_json, print_note
+from evalrun.cli.job_options import budget_option, job_argument, job_options, json_option, make_settings, reports_option
 from evalrun.cli.progress import ProgressDisplay
-from evalrun.cli.results import make_resume_hint, print_result
+from evalrun.cli.results import make_resume_command, make_resume_hint, print_result
 from evalrun.closing import read_summary
 from evalrun.pipeline import run_job
 
@@ -17,6 +18,9 @@ from evalrun.pipeline import run_job
 @click.command("run")
 @job_argument
 @job_options
+@budget_option
+@click.option("--allow-unknown-cost", is_flag=True,
+              help="Ask models without a price under a budget in USD; they are not counted.")  # fmt: skip
 @click.option(
     "--resume", "resume_run", is_flag=False, flag_value="", metavar="[RUN]", default=None,
     help="Go on with RUN, or with the job's newest unfinished run.",
@@ -32,6 +36,7 @@ from evalrun.pipeline import run_job
 def command(  # noqa: PLR0913 - one argument for each option
     job: Path,
     *,
+    allow_unknown_cost: bool,
     resume_run: str | None,
     retry_errors: str,
     repair: bool,
@@ -51,13 +56,22 @@ def command(  # noqa: PLR0913 - one argument for each option
         repair=repair,
         retry_all_errors=retry_errors == "all",
         is_gate_wanted=not no_gate,
+        allows_unknown_cost=allow_unknown_cost,
     )
     with ProgressDisplay(progress) as display:
 
         async def call() -> Any:
+            # The loop's own handler only notes Ctrl-C until the next await, and the check of a large job has none.
+            if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
             return await run_job(settings, on_progress=display.show)
 
-        result = anyio.run(call, backend="asyncio", backend_options={"use_uvloop": True})
+        try:
+            result = anyio.run(call, backend="asyncio", backend_options={"use_uvloop": True})
+        except KeyboardInterrupt:
+            if display.folder is not None:
+                print_note(f"what was done is kept; go on with: {make_resume_command(job, display.folder)}")
+            raise
     if as_json:
         print_json({**read_summary(result.folder), "exit_code": result.exit_code})
     else:

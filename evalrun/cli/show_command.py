@@ -13,6 +13,7 @@ import click
 
 from evalrun.cli.console import clean_text, count_noun, format_seconds, print_json
 from evalrun.cli.job_options import json_option, reports_option
+from evalrun.cli.lane_table import print_lanes
 from evalrun.cli.results import SIMULATED
 from evalrun.cli.run_argument import RUN_HELP, open_run, run_argument
 from evalrun.closing import mend_grades
@@ -53,6 +54,7 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\0")
 )  # fmt: skip
 @click.option("--limit", type=click.IntRange(min=0), default=10, show_default=True, help="Rows to show; 0 = all.")
 @click.option("--full", is_flag=True, help="Show texts whole.")
+@click.option("--lanes", is_flag=True, help="Tell why the run took as long as it did, lane by lane.")
 @click.option("--raw", is_flag=True, help="Show the server's reply as it came, from the journal.")
 @click.option(
     "--format", "output_format", type=click.Choice(["text", "jsonl", "csv"]), default="text", show_default=True
@@ -60,11 +62,14 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\0")
 @reports_option
 @json_option
 def command(  # noqa: PLR0913 - one argument for each option
-    run: str, *, failed: bool, limit: int, full: bool, raw: bool, output_format: str, as_json: bool, reports_dir: Path,
-    **filters: tuple[str, ...],
+    run: str, *, failed: bool, limit: int, full: bool, lanes: bool, raw: bool, output_format: str, as_json: bool,
+    reports_dir: Path, **filters: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Show RUN's rows, failing ones first."""
     folder = open_run(run, reports_dir=reports_dir)
+    if lanes:
+        print_lanes(read_manifest(folder), as_json=as_json)
+        return
     mend_grades(folder)
     manifest = read_manifest(folder)
     chosen = _choose_rows(folder, _make_filter(filters), is_failed_only=failed, limit=limit)

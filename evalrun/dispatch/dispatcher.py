@@ -7,15 +7,20 @@ when the dispatch is cancelled leaves no outcome. Nothing that grows with the pl
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import NamedTuple
 
 import anyio
 
-from evalrun.dispatch.lanes import MAX_ALIKE_REFUSALS, Fate, Lane, LaneQueue
+from evalrun.dispatch.bench import Bench
+from evalrun.dispatch.budget import RunBudget
+from evalrun.dispatch.lane_log import LaneLog, OnEvent, ignore_event
+from evalrun.dispatch.lane_queue import LaneQueue
+from evalrun.dispatch.lanes import MAX_ALIKE_REFUSALS, Fate, Lane, Ruling
 from evalrun.dispatch.outcomes import (
     Row,
     Sending,
@@ -26,8 +31,10 @@ from evalrun.dispatch.outcomes import (
     make_pending,
     start_attempt,
 )
-from evalrun.dispatch.retry import RetryPolicy
+from evalrun.dispatch.pacing import Pacer
+from evalrun.dispatch.schedule import HeldRow, LaneWork, Schedule, Track
 from evalrun.dispatch.stops import RESUME_HINT, StopSignal, explain_outage, explain_refusal, explain_refusals
+from evalrun.dispatch.till import Hold, Till, count_tokens, judge_used_tokens
 from evalrun.dispatch.transport import Reply, Target, Transport, make_hint_headers, open_transport
 from evalrun.dispatch.wire import parse_reply
 from evalrun.errors import ApiError, ContentRefusedError
@@ -53,16 +60,6 @@ Connect = Callable[[Target], AbstractAsyncContextManager[Transport]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LaneWork:
-    """What is to be sent on one lane."""
-
-    endpoint: str
-    wire_model: str
-    requests: Iterator[Request]
-    progress: LaneProgress
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Clock:
     """The two clocks: durations from one that never jumps, timestamps from the wall."""
 
@@ -76,28 +73,24 @@ class _Surroundings:
 
     prices: Mapping[str, PriceOptions | None]
     on_record: OnRecord
+    on_event: OnEvent
     stop: StopSignal
     rng: random.Random
     clock: Clock
+    till: Till
+    known_models: Collection[str]
+    """Wire models of all lanes."""
+    started_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _HeldRow:
-    """A row whose attempts are used up, on a lane that has never answered."""
+class _Flight(NamedTuple):
+    """One attempt under way."""
 
+    track: Track
     sending: Sending
-    attempt: Attempt
-    finished_at: datetime
-
-
-@dataclass(slots=True, kw_only=True)
-class _Track:
-    """One lane with its rows."""
-
-    work: LaneWork
-    lane: Lane
-    queue: LaneQueue[Row]
-    held: list[_HeldRow] = field(default_factory=list)
+    hold: Hold
+    sent_at_s: float
+    """By which its lane knows it."""
 
 
 async def dispatch(  # noqa: PLR0913 - the seams of a run, all by name
@@ -110,6 +103,8 @@ async def dispatch(  # noqa: PLR0913 - the seams of a run, all by name
     rng: random.Random,
     clock: Clock | None = None,
     connect: Connect = open_transport,
+    budget: RunBudget | None = None,
+    on_event: OnEvent = ignore_event,
 ) -> None:
     """Send everything the lanes hold.
 
@@ -122,11 +117,25 @@ async def dispatch(  # noqa: PLR0913 - the seams of a run, all by name
         rng: Source of all jitter.
         clock: Monotonic and wall clock; default: the machine's.
         connect: Opens the transport of a target.
+        budget: What the run may spend; None = no limit.
+        on_event: Hears what the lanes decide: `throttled`, `gate_shut`, `reopened`, `cut`, `limit_learned`, `outage`,
+            `outage_over`, `lane_stopped` and `budget`.
 
     Raises:
         Exception: Whatever `on_record` or a lane's iterator raised first, unwrapped.
     """
-    around = _Surroundings(prices=prices, on_record=on_record, stop=stop, rng=rng, clock=clock or Clock())
+    clock = clock or Clock()
+    around = _Surroundings(
+        prices=prices,
+        on_record=on_record,
+        on_event=on_event,
+        stop=stop,
+        rng=rng,
+        clock=clock,
+        till=Till(budget, prices),
+        known_models=[work.wire_model for work in lanes],
+        started_s=clock.now_s(),
+    )
     try:
         async with anyio.create_task_group() as group:
             for endpoint in dict.fromkeys(work.endpoint for work in lanes):
@@ -147,19 +156,50 @@ class _Endpoint:
     """The workers of one endpoint over all its lanes."""
 
     def __init__(self, target: Target, works: Sequence[LaneWork], around: _Surroundings) -> None:
-        retry = target.options.retry
         self._target = target
         self._around = around
-        self._policy = RetryPolicy(retry, around.rng)
-        self._tracks = [
-            _Track(work=work, lane=Lane(work.progress, retry, around.rng), queue=LaneQueue(work.requests))
-            for work in works
+        shared = self._make_shared_pacer()
+        tracks = [
+            Track(work=work, lane=self._make_lane(work, shared), queue=LaneQueue(work.requests)) for work in works
         ]
+        self._schedule = Schedule(tracks, around.till, self._end_for_budget)
         n_rows = sum(work.progress.total for work in works)
         self._n_workers = max(1, min(target.options.concurrency, n_rows))
-        self._turn = 0
-        self._changed = anyio.Event()
+
+        self._bench = Bench()
         self._scope = anyio.CancelScope()
+        around.till.listen(self._heed_till)
+
+    def _make_shared_pacer(self) -> Pacer | None:
+        options = self._target.options
+        if options.requests_per_minute is None and options.tokens_per_minute is None:
+            return None
+        return Pacer(
+            requests_per_minute=options.requests_per_minute,
+            tokens_per_minute=options.tokens_per_minute,
+            now_s=self._around.started_s,
+        )
+
+    def _make_lane(self, work: LaneWork, shared: Pacer | None) -> Lane:
+        around = self._around
+        log = LaneLog(
+            work.progress,
+            lane=work.name,
+            on_event=around.on_event,
+            utc_now=around.clock.utc_now,
+            started_s=around.started_s,
+        )
+        return Lane(
+            work.progress,
+            self._target.options.retry,
+            around.rng,
+            concurrency=self._target.options.concurrency,
+            requests_per_minute=work.requests_per_minute,
+            tokens_per_minute=work.tokens_per_minute,
+            shared=shared,
+            log=log,
+            now_s=around.started_s,
+        )
 
     async def run(self, connect: Connect) -> None:
         """Work until nothing is left to send, then give back what was not sent."""
@@ -167,91 +207,68 @@ class _Endpoint:
             async with connect(self._target) as transport, anyio.create_task_group() as workers:
                 for _ in range(self._n_workers):
                     workers.start_soon(self._work, transport)
-        for track in self._tracks:
+        for track in self._schedule.tracks:
             self._give_back_rest(track)
+            track.work.progress.wall_s = max(0.0, track.ended_s - self._around.started_s)
 
     def _heed_stop(self) -> None:
-        self._wake_sleepers()
+        self._bench.call_all()
         if self._around.stop.is_cancelled:
             self._scope.cancel()
 
-    # Taking rows
+    def _heed_till(self, ended_by: str | None) -> None:
+        """Go on when there is room in the budget again; end what is left when there never will be."""
+        if ended_by is None:
+            self._bench.call_one()
+        else:
+            self._schedule.end_all(ended_by)
+
+    def _end_for_budget(self, track: Track, reason: str) -> None:
+        self._stop(track, ErrorCode.BUDGET, reason)
 
     async def _work(self, transport: Transport) -> None:
+        schedule, bench = self._schedule, self._bench
         while not self._around.stop.is_requested:
-            taken = self._take(self._around.clock.now_s())
+            now_s = self._around.clock.now_s()
+            taken = schedule.take(now_s)
             if taken is not None:
-                await self._attempt(transport, *taken)
-            elif self._is_used_up():
+                flight = self._begin(*taken, now_s)
+                if bench.is_occupied:
+                    bench.expect(schedule.find_due_s(now_s))
+                await self._fly(transport, flight)
+            elif schedule.is_used_up():
+                bench.call_all()
                 return
             else:
-                await self._sleep()
-
-    def _take(self, now_s: float) -> tuple[_Track, Row] | None:
-        """Take a row of the lane with the fewest in flight, so that a slow model never starves a fast one."""
-        self._turn += 1
-        n = len(self._tracks)
-        in_turn = [self._tracks[(self._turn + offset) % n] for offset in range(n)]
-        for track in sorted(in_turn, key=lambda track: track.work.progress.in_flight) if n > 1 else in_turn:
-            opens_at_s = track.lane.opens_at_s()
-            if opens_at_s is not None and opens_at_s <= now_s:
-                row = self._take_from(track, now_s)
-                if row is not None:
-                    return track, row
-        return None
-
-    def _take_from(self, track: _Track, now_s: float) -> Row | None:
-        """Take a waiting row before a new one; a probe takes a new row first, lest one bad row pass for an outage."""
-        if not track.lane.is_probing:
-            row = track.queue.take_due(now_s)
-            if row is not None:
-                return row
-        request = track.queue.take_new()
-        return Row.take(request, now_s) if request is not None else track.queue.take_due(now_s)
-
-    def _is_used_up(self) -> bool:
-        return all(track.lane.is_stopped or track.queue.is_empty for track in self._tracks)
-
-    async def _sleep(self) -> None:
-        """Sleep until a row may leave, or until a lane changes."""
-        due = [
-            max(opens_at_s, due_s)
-            for track in self._tracks
-            if (opens_at_s := track.lane.opens_at_s()) is not None and (due_s := track.queue.next_due_s()) is not None
-        ]
-        changed = self._changed
-        if due:
-            with anyio.move_on_after(max(0.0, min(due) - self._around.clock.now_s())):
-                await changed.wait()
-        else:
-            await changed.wait()
-
-    def _wake_sleepers(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
+                due_s = schedule.find_due_s(now_s)
+                await bench.sit(due_s, due_s - now_s)
 
     # One attempt
 
-    async def _attempt(self, transport: Transport, track: _Track, row: Row) -> None:
-        around, lane = self._around, track.lane
-        started, sending = start_attempt(row, now_s=around.clock.now_s(), now=around.clock.utc_now())
+    def _begin(self, track: Track, row: Row, hold: Hold, now_s: float) -> _Flight:
+        around = self._around
+        started, sending = start_attempt(row, now_s=now_s, now=around.clock.utc_now())
         around.on_record(started)
-        lane.begin()
+        around.till.note_sent(hold)
+        return _Flight(track, sending, hold, track.lane.begin(row.tries, now_s, tokens=hold.tokens))
+
+    async def _fly(self, transport: Transport, flight: _Flight) -> None:
+        lane = flight.track.lane
         try:
-            reply, result = await self._exchange(transport, track, row.request)
+            reply, result = await self._exchange(transport, flight.track, flight.sending.row.request)
         finally:
             lane.end()
-        was_probing = lane.is_probing
+        now_s = self._around.clock.now_s()
+        if reply is not None:
+            lane.note_facts(reply.headers, now_s, self._around.clock.utc_now)
         if isinstance(result, ApiError):
-            self._note_failure(track, sending, result, reply)
+            self._note_failure(flight, result, reply, now_s)
         else:
             assert reply is not None  # A completion was read from it.
-            self._note_answer(track, sending, reply, result)
-        if was_probing or lane.is_probing:
-            self._wake_sleepers()
+            self._note_answer(flight, reply, result, now_s)
 
     async def _exchange(
-        self, transport: Transport, track: _Track, request: Request
+        self, transport: Transport, track: Track, request: Request
     ) -> tuple[Reply | None, Completion | ApiError]:
         """Send a request and read its reply; a failure is data from here on."""
         hint = request.hint if self._target.is_simulator else None
@@ -265,7 +282,7 @@ class _Endpoint:
         except ApiError as error:
             return reply, error
 
-    def _read(self, reply: Reply, track: _Track, request: Request) -> Completion:
+    def _read(self, reply: Reply, track: Track, request: Request) -> Completion:
         completion = parse_reply(
             reply.status,
             reply.headers,
@@ -278,56 +295,68 @@ class _Endpoint:
         flags = (*reply.flags, "redacted") if reply.is_redacted else reply.flags
         return replace(completion, flags=(*completion.flags, *flags)) if flags else completion
 
-    def _note_answer(self, track: _Track, sending: Sending, reply: Reply, completion: Completion) -> None:
-        price = self._around.prices.get(sending.row.request.model)
-        attempt = make_answered_attempt(sending, reply, completion, price)
-        self._finish(track, sending, attempt, status=completion.status, completion=completion)
-        self._note_life(track)
+    def _note_answer(self, flight: _Flight, reply: Reply, completion: Completion, now_s: float) -> None:
+        track, request = flight.track, flight.sending.row.request
+        attempt = make_answered_attempt(flight.sending, reply, completion, self._around.prices.get(request.model))
+        if flight.hold.estimate is not None:
+            usage = attempt.usage
+            track.lane.guess.note_answer(
+                request.body,
+                prompt_tokens=usage.prompt_tokens,
+                output_tokens=usage.completion_tokens,
+                n_choices=request.n_choices,
+            )
+            track.lane.settle(flight.hold.tokens, count_tokens(attempt), now_s)
+        self._around.till.settle(flight.hold, attempt)
+        self._finish(track, flight.sending, attempt, status=completion.status, completion=completion)
+        self._note_life(flight, now_s)
 
-    def _note_failure(self, track: _Track, sending: Sending, error: ApiError, reply: Reply | None) -> None:
-        row, now_s = sending.row, self._around.clock.now_s()
+    def _note_failure(self, flight: _Flight, error: ApiError, reply: Reply | None, now_s: float) -> None:
+        track, sending = flight.track, flight.sending
+        row = sending.row
         row.last_ended_s = now_s
-        row.tries.note(error)
         _add_advice(error, row.request, self._target)
         attempt = make_failed_attempt(sending, error, reply)
+        track.lane.settle(flight.hold.tokens, judge_used_tokens(flight.hold, error), now_s)
+        self._around.till.settle(flight.hold, attempt)
         if isinstance(error, ContentRefusedError):
             filtered = Completion(status=Status.FILTERED, output=None, flags=("filtered_before_answer",))
             self._finish(track, sending, attempt, status=Status.FILTERED, completion=filtered)
-            self._note_life(track)
+            self._note_life(flight, now_s)
             return
-        wait_s = self._policy.decide(error, row.tries)
-        fate = track.lane.note_failure(error, wait_s=wait_s, now_s=now_s)
-        if fate in {Fate.FAIL, Fate.FAIL_AND_STOP}:
-            self._finish(track, sending, attempt, status=Status.ERROR, is_permanent=judge_permanence(error))
-        else:
-            self._settle(track, sending, attempt, fate, now_s + (wait_s or 0.0))
-        if fate in {Fate.FAIL_AND_STOP, Fate.PARK_AND_STOP}:
-            self._stop_for(track, error, fate)
+        ruling = track.lane.note_failure(error, row.tries, sent_at_s=flight.sent_at_s, now_s=now_s)
+        self._carry_out(track, sending, attempt, ruling, error, now_s)
+        if ruling.fate in {Fate.FAIL_AND_STOP, Fate.PARK_AND_STOP}:
+            self._stop_for(track, error, ruling.fate)
         elif track.lane.is_proven:
             self._release_held(track)
 
-    def _settle(self, track: _Track, sending: Sending, attempt: Attempt, fate: Fate, due_s: float) -> None:
-        """Carry out what the lane decided about a row that has not failed for good."""
-        match fate:
+    def _carry_out(
+        self, track: Track, sending: Sending, attempt: Attempt, ruling: Ruling, error: ApiError, now_s: float
+    ) -> None:
+        """Do with a row that failed what its lane decided."""
+        match ruling.fate:
+            case Fate.FAIL | Fate.FAIL_AND_STOP:
+                self._finish(track, sending, attempt, status=Status.ERROR, is_permanent=judge_permanence(error))
             case Fate.RETRY:
                 self._around.on_record(attempt)
-                self._retry(track, sending.row, due_s)
+                self._retry(track, sending.row, now_s + ruling.wait_s)
             case Fate.HOLD if not track.lane.is_stopped:
-                held = _HeldRow(sending=sending, attempt=attempt, finished_at=self._around.clock.utc_now())
+                held = HeldRow(sending=sending, attempt=attempt, finished_at=self._around.clock.utc_now())
                 track.held.append(held)
             case _:
                 self._finish(track, sending, attempt, status=Status.PENDING)
 
-    def _retry(self, track: _Track, row: Row, due_s: float) -> None:
+    def _retry(self, track: Track, row: Row, due_s: float) -> None:
         if track.lane.is_stopped:
-            self._give_back(row, ErrorCode.LANE_STOPPED, "the lane stopped before the row's next attempt")
+            self._give_back_stopped(track, row)
         else:
             track.work.progress.retries += 1
             track.queue.push(row, due_s)
 
     def _finish(
         self,
-        track: _Track,
+        track: Track,
         sending: Sending,
         attempt: Attempt,
         *,
@@ -342,47 +371,63 @@ class _Endpoint:
             sending, attempt, status=status, completion=completion, finished_at=moment, is_permanent=is_permanent
         )
         self._around.on_record(outcome)
+        track.ended_s = self._around.clock.now_s()
         _count(track.work.progress, outcome)
 
     # Lanes that come alive, stop or end
 
-    def _note_life(self, track: _Track) -> None:
-        track.lane.note_answer()
-        self._release_held(track)
+    def _note_life(self, flight: _Flight, now_s: float) -> None:
+        flight.track.lane.note_answer(flight.sent_at_s, now_s)
+        self._release_held(flight.track)
 
-    def _release_held(self, track: _Track) -> None:
+    def _release_held(self, track: Track) -> None:
         """End the rows that were held back: the lane answers others, so their failures are their own."""
         for held in track.held:
             self._finish(track, held.sending, held.attempt, status=Status.ERROR, finished_at=held.finished_at)
         track.held.clear()
 
-    def _stop_for(self, track: _Track, error: ApiError, fate: Fate) -> None:
+    def _stop_for(self, track: Track, error: ApiError, fate: Fate) -> None:
         """Stop the failure's lane, or all lanes of the endpoint when its key is refused."""
+        clock = self._around.clock
         if fate is Fate.FAIL_AND_STOP:
             message = explain_refusals(error, n_rows=MAX_ALIKE_REFUSALS)
-        elif track.lane.is_probing and not self._is_parked(error):
-            message = explain_outage(error.message, self._target, n_sent=track.lane.n_sent)
+        elif track.lane.is_over and not self._is_parked(error):
+            down_s = track.lane.find_silence_s(clock.now_s())
+            message = explain_outage(error.message, self._target, n_sent=track.lane.n_sent, down_s=down_s)
         else:
-            message = explain_refusal(error, self._target, now=self._around.clock.utc_now())
-        for stopped in self._tracks if error.code == ErrorCode.AUTH else [track]:
+            message = explain_refusal(
+                error,
+                self._target,
+                now=clock.utc_now(),
+                wire_model=track.work.wire_model,
+                known_models=self._around.known_models,
+            )
+        for stopped in self._schedule.tracks if error.code == ErrorCode.AUTH else [track]:
             self._stop(stopped, error.code, message)
 
     def _is_parked(self, error: ApiError) -> bool:
         return (error.retry_after_s or 0.0) > self._target.options.retry.max_pause_s
 
-    def _stop(self, track: _Track, code: str, message: str) -> None:
-        track.lane.stop(code, message)
+    def _stop(self, track: Track, code: str, message: str) -> None:
+        track.lane.stop(code, message, self._around.clock.now_s())
         for held in track.held:
             self._finish(track, held.sending, held.attempt, status=Status.PENDING, finished_at=held.finished_at)
         track.held.clear()
         for row in track.queue.drain():
-            self._give_back(row, ErrorCode.LANE_STOPPED, f"the lane stopped ({code}) before the row's next attempt")
-        self._wake_sleepers()
+            self._give_back_stopped(track, row)
+        self._bench.call_all()
+
+    def _give_back_stopped(self, track: Track, row: Row) -> None:
+        stopped_by = track.work.progress.stopped_by
+        code = ErrorCode.BUDGET if stopped_by == ErrorCode.BUDGET else ErrorCode.LANE_STOPPED
+        self._give_back(row, code, f"the lane stopped ({stopped_by}) before the row's next attempt")
 
     def _give_back(self, row: Row, code: ErrorCode, message: str) -> None:
-        self._around.on_record(make_pending(row, code, message, finished_at=self._around.clock.utc_now()))
+        """Say of a row that it was not asked again; of one that was never asked there is nothing to say."""
+        if row.tries.n:
+            self._around.on_record(make_pending(row, code, message, finished_at=self._around.clock.utc_now()))
 
-    def _give_back_rest(self, track: _Track) -> None:
+    def _give_back_rest(self, track: Track) -> None:
         """End a lane whose workers have gone: what still waits was interrupted, what is held never heard an answer."""
         if track.held and not self._around.stop.is_requested:
             last = track.held[-1].attempt

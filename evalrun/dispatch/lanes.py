@@ -1,29 +1,34 @@
 """One lane: endpoint × wire model, paced and stopped together. Pure state over `now`: no I/O, no clock of its own.
 
-Failures and answers enter with their time; out comes when the next request may leave, and what becomes of a row that
-failed. Invariants: a stopped lane never opens again; before its first answer, and once a failure came, it lets one
-request out at a time.
+Requests enter as they leave and come back; out comes when the next one may leave, what is waited for, and what becomes
+of a row that failed. A lane joins what holds it back: its own pacer and its endpoint's, the limit in flight, the outage
+circuit, and for retries their budget. Invariants: a stopped lane never opens again; nothing leaves before the last of
+them opens.
 """
 
-import heapq
 import random
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from enum import Enum
-from typing import Generic, TypeVar
+from typing import Final, NamedTuple
 
-from evalrun.dispatch.retry import make_backoff_bound
+from evalrun.dispatch.lane_log import LaneLog
+from evalrun.dispatch.outage import Outage
+from evalrun.dispatch.pacing import Pacer
+from evalrun.dispatch.ramp import OVERLOAD_PAUSE_S, START, Ramp
+from evalrun.dispatch.rate_facts import read_rate_facts
+from evalrun.dispatch.retry import RetryPolicy, Tries
+from evalrun.dispatch.retry_budget import RetryBudget
+from evalrun.dispatch.token_guess import TokenGuess
 from evalrun.errors import ApiError, TerminalError
 from evalrun.options import RetryOptions
-from evalrun.records import LANE_STOPPING, ErrorCode, LaneProgress, Request
+from evalrun.records import LANE_STOPPING, ErrorCode, LaneProgress
 
-MAX_PROBES = 10
-"""Requests sent one at a time, after the first failure, to a lane that has never answered."""
-MAX_PROBE_WAIT_S = 5.0
-"""Longest pause between two such probes."""
-MAX_ALIKE_REFUSALS = 20
+MAX_ALIKE_REFUSALS: Final = 20
 """So many first rows refused alike, and nothing else heard, stop a lane: its job looks wrong."""
 
-_OUTAGE = frozenset(
+_OUTAGE: Final = frozenset(
     {
         ErrorCode.CONNECT,
         ErrorCode.DNS,
@@ -37,9 +42,11 @@ _OUTAGE = frozenset(
     }
 )
 """Codes that say nothing about the request: when nothing else is heard, the endpoint is down."""
-_SYSTEMATIC = frozenset({ErrorCode.BAD_REQUEST, ErrorCode.CONTEXT_LENGTH, ErrorCode.ERROR_IN_200})
-
-RowT = TypeVar("RowT")
+_SYSTEMATIC: Final = frozenset({ErrorCode.BAD_REQUEST, ErrorCode.CONTEXT_LENGTH, ErrorCode.ERROR_IN_200})
+_SLOW_DOWN: Final = re.compile(rb'"slow_down"')
+"""OpenAI's word for a request rate that grew too fast."""
+_UNTOLD: Final = read_rate_facts({}, now=None)
+"""What headers without a word about limits tell: always this one."""
 
 
 class Fate(Enum):
@@ -54,7 +61,15 @@ class Fate(Enum):
     PARK_AND_STOP = "park_and_stop"
     """It stays pending with the failure's code, and its lane stops."""
     HOLD = "hold"
-    """Its attempts are used up, but the lane has never answered: an error if it ever does, pending if not."""
+    """It is not asked again, but the lane has never answered: an error if it ever does, pending if not."""
+
+
+class Ruling(NamedTuple):
+    """What a lane decides about a row that failed."""
+
+    fate: Fate
+    wait_s: float = 0.0
+    """Seconds until the row may be asked again, when it is."""
 
 
 class Lane:
@@ -63,22 +78,57 @@ class Lane:
     Args:
         progress: Counters shared with whoever shows them.
         options: The endpoint's retry limits.
-        rng: Source of the jitter of probes.
+        rng: Source of all jitter.
+        concurrency: The endpoint's, which no lane passes.
+        requests_per_minute: The model's own limit; None = unknown.
+        tokens_per_minute: The same for tokens.
+        shared: Paces all lanes of the endpoint together; None when the job gives the endpoint no limit.
+        log: Takes what is decided.
+        now_s: Monotonic time.
     """
 
-    def __init__(self, progress: LaneProgress, options: RetryOptions, rng: random.Random) -> None:
+    def __init__(  # noqa: PLR0913 - what a lane is made of, all by name
+        self,
+        progress: LaneProgress,
+        options: RetryOptions,
+        rng: random.Random,
+        *,
+        concurrency: int = 32,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        shared: Pacer | None = None,
+        log: LaneLog | None = None,
+        now_s: float = 0.0,
+    ) -> None:
         self.progress = progress
+        self.guess = TokenGuess()
         self.is_proven = False
         """True once the lane answered anything but an outage."""
         self._options = options
-        self._rng = rng
-        self._not_before_s = 0.0
-        self._has_failed = False
+        self._policy = RetryPolicy(options, rng)
+        self._log = log or LaneLog(progress)
+        self._own = Pacer(
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+            now_s=now_s,
+            on_note=self._log.note_paced,
+        )
+        self._shared = shared
+        self._is_paced = requests_per_minute is not None or tokens_per_minute is not None
+        # A lane whose rate is known may use all its slots at once: the pacing alone keeps it from meeting the server.
+        has_rate = requests_per_minute is not None or (shared is not None and shared.requests_per_minute is not None)
+        self._ramp = Ramp(concurrency, start=concurrency if has_rate else START)
+        self._outage = Outage(options.base_s, options.max_s, options.max_pause_s, rng)
+        self._retries = RetryBudget(concurrency)
+        self._heeds_overload_from_s = 0.0
+        self._is_shut = False
+        self._waits_since_s = 0.0
+        self._heard_s: float | None = None
         self._n_sent = 0
-        self._n_probes = 0
         self._refused_alike: str | None = None
         self._n_refused_alike = 0
         self._may_refuse_alike = True
+        progress.limit = self._ramp.limit
 
     @property
     def is_stopped(self) -> bool:
@@ -86,90 +136,227 @@ class Lane:
         return self.progress.stopped_by is not None
 
     @property
-    def is_probing(self) -> bool:
-        """True while a lane that has never answered is tried with single requests."""
-        return self._has_failed and not self.is_proven
+    def is_over(self) -> bool:
+        """True once an outage has lasted too long."""
+        return self._outage.is_over
+
+    @property
+    def prefers_new_rows(self) -> bool:
+        """True while a row never asked before tells more than one that failed: lest one bad row pass for an outage."""
+        return self._outage.prefers_new_rows
+
+    @property
+    def counts_tokens(self) -> bool:
+        """True when a limit in tokens is known."""
+        return self._own.tokens_per_minute is not None or (
+            self._shared is not None and self._shared.tokens_per_minute is not None
+        )
 
     @property
     def n_sent(self) -> int:
         """Attempts that left in this call."""
         return self._n_sent
 
-    def opens_at_s(self) -> float | None:
-        """Return the time from which a request may leave; None while only something coming back can open the lane."""
-        if self.is_stopped or (self.is_probing and self.progress.in_flight > 0):
-            return None
-        return self._not_before_s
+    def find_silence_s(self, now_s: float) -> float | None:
+        """Return the seconds since something was heard last; None when nothing ever was."""
+        return None if self._heard_s is None else now_s - self._heard_s
 
-    def begin(self) -> None:
-        """Count a request that leaves."""
-        self.progress.in_flight += 1
-        self.progress.waiting_until_s = 0.0
+    # When
+
+    def opens_at_s(self, now_s: float) -> float | None:
+        """Return the time from which a request may leave; None while only something coming back can open the lane."""
+        in_flight = self.progress.in_flight
+        if self.is_stopped or in_flight >= self._ramp.limit:
+            return None
+        opens_at_s = self._outage.opens_at_s(now_s, in_flight)
+        if opens_at_s is None:
+            return None
+        if self._is_paced:
+            opens_at_s = max(opens_at_s, self._own.opens_at_s(now_s))
+        return opens_at_s if self._shared is None else max(opens_at_s, self._shared.opens_at_s(now_s))
+
+    def retries_open_at_s(self, now_s: float) -> float:
+        """Return the time from which a retry may leave, as far as the retry budget is concerned."""
+        return self._retries.opens_at_s(now_s)
+
+    def note_waiting(self, now_s: float, *, reason: str | None = None, until_s: float = 0.0) -> None:
+        """Note that something is left to send and cannot leave.
+
+        Args:
+            now_s: Monotonic time.
+            reason: What it waits for; None leaves it to the lane.
+            until_s: When the wait ends, if that is known; 0 leaves it to the lane.
+        """
+        if self.is_stopped:
+            return
+        if reason is None:
+            reason, until_s = self._find_reason(now_s)
+        if reason != self.progress.waiting_for:
+            self._end_wait(now_s)
+            self.progress.waiting_for = reason
+            self._waits_since_s = now_s
+        self.progress.waiting_until_s = until_s if reason is not None else 0.0
+        self._show(now_s)
+
+    def _find_reason(self, now_s: float) -> tuple[str | None, float]:
+        """Return what holds the next request longest, and until when; (None, 0) when every slot is in use."""
+        outage_s = self._outage.opens_at_s(now_s, self.progress.in_flight)
+        if outage_s is None:
+            return ("outage", 0.0) if self._outage.is_open else (None, 0.0)
+        waits: list[tuple[float, str | None]] = [(outage_s, "outage")]
+        waits += [
+            (pacer.opens_at_s(now_s), pacer.what_waits(now_s))
+            for pacer in (self._own, self._shared)
+            if pacer is not None
+        ]
+        until_s, reason = max(waits, key=lambda wait: wait[0])
+        is_full = self.progress.in_flight >= self._ramp.limit and reason != "retry_after"
+        return (None, 0.0) if until_s <= now_s or is_full else (reason, until_s)
+
+    # Leaving and coming back
+
+    def begin(self, tries: Tries, now_s: float, *, tokens: int = 0) -> float:
+        """Count a request that leaves.
+
+        Args:
+            tries: Its row's tally, this attempt included.
+            now_s: Monotonic time.
+            tokens: Held back for it.
+
+        Returns:
+            The time by which the attempt is known to this lane.
+        """
+        progress = self.progress
+        progress.in_flight += 1
+        if progress.waiting_for is not None or progress.waiting_until_s:
+            self._end_wait(now_s)
+        if self._is_shut:
+            self._is_shut = False
+            self._log.tell("reopened")
         self._n_sent += 1
-        self._n_probes += self.is_probing
+        self._own.note_sent(tokens, now_s)
+        if self._shared is not None:
+            self._shared.note_sent(tokens, now_s)
+        self._retries.note_request(now_s)
+        if tries.n > 1:
+            self._retries.note_retry(now_s)
+        return self._outage.note_sent(now_s, attempt=tries.n_counted)
 
     def end(self) -> None:
         """Count a request that came back, or was cancelled."""
         self.progress.in_flight -= 1
 
-    def stop(self, code: str, message: str) -> None:
+    def settle(self, reserved: int, used: int | None, now_s: float) -> None:
+        """Put the tokens that a request used in the place of those held back; None = unknown."""
+        if reserved:
+            self._own.note_settled(reserved, used, now_s)
+            if self._shared is not None:
+                self._shared.note_settled(reserved, used, now_s)
+
+    def note_facts(self, headers: Mapping[str, str], now_s: float, utc_now: Callable[[], datetime]) -> None:
+        """Learn what the headers of a reply, an error's included, tell about limits.
+
+        Args:
+            headers: Names in lower case.
+            now_s: Monotonic time.
+            utc_now: The wall clock.
+        """
+        facts = read_rate_facts(headers, now=utc_now())
+        if facts is not _UNTOLD:
+            self._is_paced = True
+            self._own.note_facts(facts, now_s)
+
+    def note_answer(self, sent_at_s: float, now_s: float) -> None:
+        """Note a completion, or a refusal by a filter: the lane works. To be called after `end`."""
+        self._note_heard(sent_at_s, now_s)
+        self._may_refuse_alike = False
+        self._ramp.note_answer(self.progress.in_flight + 1, now_s)
+        if self.progress.limit != self._ramp.limit or self.progress.state != "open":
+            self._show(now_s)
+
+    def note_failure(self, error: ApiError, tries: Tries, *, sent_at_s: float, now_s: float) -> Ruling:
+        """Note a failed attempt and return what becomes of its row. To be called after `end`.
+
+        Args:
+            error: The failure; never a content refusal, which is an answer.
+            tries: The row's tally; its latest attempt is judged here.
+            sent_at_s: What `begin` returned.
+            now_s: Monotonic time.
+        """
+        tries.note(error)
+        if self._is_pause_too_long(error):
+            return Ruling(Fate.PARK_AND_STOP)
+        self._heed_throttling(error, sent_at_s, now_s)
+        is_outage = error.code in _OUTAGE
+        if is_outage:
+            self._note_fault(error, tries, sent_at_s, now_s)
+        else:
+            self._note_heard(sent_at_s, now_s)
+        self._show(now_s)
+        if self._outage.is_over and is_outage:
+            return Ruling(Fate.PARK_AND_STOP)
+        tries.weigh(self._outage.has_caused)
+        wait_s = self._policy.decide(error, tries)
+        if wait_s is not None:
+            return Ruling(Fate.RETRY, wait_s)
+        if is_outage and not self.is_proven:
+            return Ruling(Fate.HOLD)
+        if error.code in LANE_STOPPING:
+            return Ruling(Fate.PARK_AND_STOP)
+        return Ruling(self._count_refusal(error))
+
+    def stop(self, code: str, message: str, now_s: float) -> None:
         """Stop the lane; the first reason stands."""
         if not self.is_stopped:
             self.progress.stopped_by = code
             self.progress.stop_message = message
-            self.progress.waiting_until_s = 0.0
+            self._end_wait(now_s)
+            self._log.tell("lane_stopped", code=str(code), message=message)
 
-    def note_answer(self) -> None:
-        """Note a completion: the lane works."""
+    # What was heard
+
+    def _note_heard(self, sent_at_s: float, now_s: float) -> None:
+        was_open_since_s = self._outage.since_s
+        self._outage.note_answer(sent_at_s, now_s)
+        if was_open_since_s is not None and not self._outage.is_open:
+            self._log.note("outage_over", now_s, now_s - was_open_since_s)
         self.is_proven = True
-        self._may_refuse_alike = False
+        self._heard_s = now_s
 
-    def note_failure(self, error: ApiError, *, wait_s: float | None, now_s: float) -> Fate:
-        """Note a failed attempt and return what becomes of its row.
+    def _note_fault(self, error: ApiError, tries: Tries, sent_at_s: float, now_s: float) -> None:
+        """Note a failure that says nothing about its row."""
+        was_open = self._outage.is_open
+        if self._outage.note_failure(sent_at_s, now_s):
+            tries.forgive(error)
+        else:
+            tries.doubt(error, sent_at_s, now_s)
+        if self._outage.is_open and not was_open:
+            self._log.note("outage", now_s)
+        # On a server where some requests always fail, growth would never come: it is paused half of the time at most.
+        if now_s >= self._heeds_overload_from_s:
+            self._ramp.note_overload(now_s)
+            self._heeds_overload_from_s = now_s + 2 * OVERLOAD_PAUSE_S
 
-        Args:
-            error: The failure; never a content refusal, which is an answer.
-            wait_s: Seconds until the row may be asked again; None when its retries are used up or not allowed.
-            now_s: Monotonic time.
-        """
-        if self._is_pause_too_long(error):
-            return Fate.PARK_AND_STOP
-        self._shut_gate(error, wait_s, now_s)
-        if error.code in _OUTAGE and not self.is_proven:
-            return self._note_outage(wait_s, now_s)
-        self.is_proven = True
-        if wait_s is not None:
-            return Fate.RETRY
-        if error.code in LANE_STOPPING:
-            return Fate.PARK_AND_STOP
-        return self._count_refusal(error)
-
-    def _note_outage(self, wait_s: float | None, now_s: float) -> Fate:
-        if self.is_probing and self._n_probes >= MAX_PROBES:
-            return Fate.PARK_AND_STOP
-        self._has_failed = True
-        bound_s = make_backoff_bound(
-            self._n_probes + 1, base_s=self._options.base_s, max_s=min(self._options.max_s, MAX_PROBE_WAIT_S)
-        )
-        self._wait_until(now_s + self._rng.uniform(bound_s / 2, bound_s))
-        return Fate.HOLD if wait_s is None else Fate.RETRY
-
-    def _shut_gate(self, error: ApiError, wait_s: float | None, now_s: float) -> None:
+    def _heed_throttling(self, error: ApiError, sent_at_s: float, now_s: float) -> None:
         """Make the whole lane wait when the server asks for it: who is refused keeps nobody else from being refused."""
-        if error.code == ErrorCode.RATE_LIMITED:
-            self.progress.rate_limited += 1
-            pause_s = wait_s if wait_s is not None else max(self._options.base_s, error.retry_after_s or 0.0)
-            self._wait_until(now_s + pause_s)
-        elif error.retry_after_s is not None and not isinstance(error, TerminalError):
-            self._wait_until(now_s + error.retry_after_s)
+        retry_after_s = error.retry_after_s
+        is_slow_down = error.body is not None and _SLOW_DOWN.search(error.body) is not None
+        if error.code == ErrorCode.RATE_LIMITED or (error.code == ErrorCode.OVERLOADED and is_slow_down):
+            self.progress.rate_limited += error.code == ErrorCode.RATE_LIMITED
+            self._log.tell("throttled", http_status=error.http_status, retry_after_s=retry_after_s)
+            note = self._own.note_slow_down if is_slow_down else self._own.note_throttled
+            note(retry_after_s, now_s, sent_at_s=sent_at_s)
+            self._ramp.note_throttled(now_s)
+        elif retry_after_s is not None and not isinstance(error, TerminalError):
+            self._own.note_asked_to_wait(retry_after_s, now_s)
+        else:
+            return
+        self._is_paced = self._is_shut = True
+        self.note_waiting(now_s)
 
     def _is_pause_too_long(self, error: ApiError) -> bool:
         asked_s = error.retry_after_s or 0.0
         return asked_s > self._options.max_pause_s and not isinstance(error, TerminalError)
-
-    def _wait_until(self, until_s: float) -> None:
-        self._not_before_s = max(self._not_before_s, until_s)
-        self.progress.waiting_until_s = self._not_before_s
 
     def _count_refusal(self, error: ApiError) -> Fate:
         """Count first rows that are all refused alike; anything else heard ends the count for good."""
@@ -182,52 +369,24 @@ class Lane:
         self._n_refused_alike += 1
         return Fate.FAIL_AND_STOP if self._n_refused_alike >= MAX_ALIKE_REFUSALS else Fate.FAIL
 
+    # What is shown
 
-class LaneQueue(Generic[RowT]):
-    """Rows of one lane: those that wait for their next attempt, and those not yet taken from the plan.
+    def _end_wait(self, now_s: float) -> None:
+        progress = self.progress
+        if progress.waiting_for is not None:
+            waited_s = progress.waited_s.get(progress.waiting_for, 0.0) + now_s - self._waits_since_s
+            progress.waited_s[progress.waiting_for] = waited_s
+        progress.waiting_for = None
+        progress.waiting_until_s = 0.0
+        self._show(now_s)
 
-    Args:
-        requests: The lane's part of the plan, taken one by one.
-    """
-
-    def __init__(self, requests: Iterator[Request]) -> None:
-        self._requests = requests
-        self._waiting: list[tuple[float, int, RowT]] = []
-        self._n_pushed = 0
-        self._is_exhausted = False
-
-    @property
-    def is_empty(self) -> bool:
-        """True once the plan is used up and no row waits."""
-        return self._is_exhausted and not self._waiting
-
-    def push(self, row: RowT, due_s: float) -> None:
-        """Let a row wait until the given time; it holds no slot meanwhile."""
-        self._n_pushed += 1  # Ties go by order; rows themselves are never compared.
-        heapq.heappush(self._waiting, (due_s, self._n_pushed, row))
-
-    def take_due(self, now_s: float) -> RowT | None:
-        """Return the row that has waited longest past its time; None when none is due."""
-        if self._waiting and self._waiting[0][0] <= now_s:
-            return heapq.heappop(self._waiting)[2]
-        return None
-
-    def take_new(self) -> Request | None:
-        """Return the next request of the plan; None when there is none left."""
-        if self._is_exhausted:
-            return None
-        request = next(self._requests, None)
-        self._is_exhausted = request is None
-        return request
-
-    def next_due_s(self) -> float | None:
-        """Return when a row can be taken: 0 for at once, None when there is none at all."""
-        if not self._is_exhausted:
-            return 0.0
-        return self._waiting[0][0] if self._waiting else None
-
-    def drain(self) -> list[RowT]:
-        """Remove and return every row that waits, in the order in which they would have left."""
-        rows = [row for _, _, row in sorted(self._waiting, key=lambda entry: entry[:2])]
-        self._waiting.clear()
-        return rows
+    def _show(self, now_s: float) -> None:
+        progress = self.progress
+        limit = self._outage.find_limit(now_s)
+        progress.limit = self._ramp.limit if limit is None else min(limit, self._ramp.limit)
+        if self.is_stopped:
+            progress.state = "stopped"
+        elif self._outage.is_open:
+            progress.state = "probing"
+        else:
+            progress.state = "open" if progress.waiting_for is None else "waiting"

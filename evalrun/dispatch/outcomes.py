@@ -70,6 +70,7 @@ class Sending:
 
     row: Row
     attempt: int
+    """1-based over the whole run."""
     started_at: datetime
     wait_s: float
     queue_s: float
@@ -159,9 +160,14 @@ def judge_failed_cost(error: ApiError) -> Cost:
     Providers do not bill replies that are HTTP errors; a lost, late or damaged reply may have been generated in full,
     and so may one that a proxy did not wait for (QuantumNous/new-api#2974).
     """
+    return _FREE if is_free(error) else _MAYBE_BILLED
+
+
+def is_free(error: ApiError) -> bool:
+    """Tell whether a failed attempt certainly cost nothing."""
     status = error.http_status
     is_refused = status is not None and status >= 300 and status not in CUT_BY_PROXY
-    return _FREE if is_refused or not error.was_sent else _MAYBE_BILLED
+    return is_refused or not error.was_sent
 
 
 def judge_permanence(error: ApiError) -> bool:

@@ -5,7 +5,9 @@ so that a waiting row holds no slot. The first attempt of a row costs nothing of
 """
 
 import random
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import tenacity
 from tenacity.stop import stop_base
@@ -19,21 +21,66 @@ MAX_DAMAGED_RETRIES = 2
 """Retries after a 200 that was no completion: each was probably billed, and a third rarely reads better."""
 
 
+class _Doubt(NamedTuple):
+    """A failure that counts against its row, unless it turns out to have been the whole lane's."""
+
+    sent_at_s: float
+    failed_at_s: float
+    is_timeout: bool
+
+
 @dataclass(slots=True, kw_only=True)
 class Tries:
     """Tally of one row's attempts in this call."""
 
     n: int = 0
     """Attempts made."""
+    n_forgiven: int = 0
+    """Those that an outage of the whole lane caused: they do not count against the row."""
     n_timeouts: int = 0
-    """Attempts that ran into a deadline after the body was sent."""
+    """Attempts that count and ran into a deadline after the body was sent."""
     n_damaged: int = 0
     """Attempts answered with a 200 that was no completion."""
+    _doubts: list[_Doubt] = field(default_factory=list)
+
+    @property
+    def n_counted(self) -> int:
+        """Attempts that count against the row."""
+        return self.n - self.n_forgiven
 
     def note(self, error: ApiError) -> None:
         """Count the kinds of failure that have limits of their own."""
-        self.n_timeouts += isinstance(error, TimedOutError) and error.was_sent
+        self.n_timeouts += _is_late(error)
         self.n_damaged += isinstance(error, DamagedReplyError) or error.code == ErrorCode.ERROR_IN_200
+
+    def forgive(self, error: ApiError) -> None:
+        """Take the latest attempt, noted before, off the tally: the whole lane failed."""
+        self._take_off(is_timeout=_is_late(error))
+
+    def doubt(self, error: ApiError, sent_at_s: float, failed_at_s: float) -> None:
+        """Remember when the latest attempt failed: an outage that is known only later may have been the cause."""
+        self._doubts.append(_Doubt(sent_at_s, failed_at_s, _is_late(error)))
+
+    def weigh(self, has_caused: Callable[[float, float], bool]) -> None:
+        """Take off the tally what turned out to be the whole lane's.
+
+        Args:
+            has_caused: Tells it of an attempt, from when it left and when it failed.
+        """
+        doubts, self._doubts = self._doubts, []
+        for doubt in doubts:
+            if has_caused(doubt.sent_at_s, doubt.failed_at_s):
+                self._take_off(is_timeout=doubt.is_timeout)
+            else:
+                self._doubts.append(doubt)
+
+    def _take_off(self, *, is_timeout: bool) -> None:
+        self.n_forgiven += 1
+        self.n_timeouts -= is_timeout
+
+
+def _is_late(error: ApiError) -> bool:
+    return isinstance(error, TimedOutError) and error.was_sent
 
 
 class RetryPolicy:
@@ -61,7 +108,7 @@ class RetryPolicy:
             tries: The row's tally, that attempt included.
         """
         state = tenacity.RetryCallState(self._machine, fn=None, args=(tries,), kwargs={})
-        state.attempt_number = tries.n
+        state.attempt_number = tries.n_counted
         state.set_exception((type(error), error, None))
         self._machine.begin()
         try:
@@ -98,7 +145,7 @@ class _WaitAsAsked(wait_base):
 
 def make_backoff_bound(attempt: int, *, base_s: float, max_s: float) -> float:
     """Return the upper bound of the wait after the given attempt, 1-based: it doubles each time, up to `max_s`."""
-    doublings = min(attempt - 1, 64)  # Beyond that any bound is reached, and a float would overflow.
+    doublings = min(max(attempt - 1, 0), 64)  # Beyond that any bound is reached, and a float would overflow.
     return float(min(base_s * 2**doublings, max_s))
 
 

@@ -3,9 +3,10 @@
 Signals and failures enter; flags and sentences leave.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from difflib import get_close_matches
 
 from evalrun.dispatch.transport import Target
 from evalrun.errors import ApiError
@@ -57,13 +58,17 @@ class StopSignal:
             listener()
 
 
-def explain_refusal(error: ApiError, target: Target, *, now: datetime) -> str:
+def explain_refusal(
+    error: ApiError, target: Target, *, now: datetime, wire_model: str = "", known_models: Collection[str] = ()
+) -> str:
     """Return why a failure stops its lane, and what to do.
 
     Args:
         error: The failure.
         target: Where the request went.
         now: UTC; a pause that the server asks for is told in local time.
+        wire_model: The lane's model.
+        known_models: Those of the job's other lanes: one of a similar name may have been meant.
     """
     code = ErrorCode(error.code)
     if error.retry_after_s is not None and error.retry_after_s > target.options.retry.max_pause_s:
@@ -72,7 +77,7 @@ def explain_refusal(error: ApiError, target: Target, *, now: datetime) -> str:
         ErrorCode.AUTH: _name_key(target),
         ErrorCode.FORBIDDEN: f"the key may not use this model: {_name_key(target)}",
         ErrorCode.QUOTA: "add credit or raise the limit at the provider",
-        ErrorCode.MODEL_NOT_FOUND: f"check the model's `model:` and `base_url` (asked at {target.url})",
+        ErrorCode.MODEL_NOT_FOUND: _name_model(target, wire_model, known_models),
         ErrorCode.TLS: "mend the certificate, or name its authority's file in SSL_CERT_FILE",
         ErrorCode.REDIRECT: f"check `base_url` (asked at {target.url})",
     }
@@ -80,8 +85,20 @@ def explain_refusal(error: ApiError, target: Target, *, now: datetime) -> str:
     return f"{error.message}; {hint}, then {RESUME_HINT}" if hint else f"{error.message}; {RESUME_HINT}"
 
 
-def explain_outage(message: str | None, target: Target, *, n_sent: int) -> str:
-    """Return the reason for stopping a lane that has never answered."""
+def explain_outage(message: str | None, target: Target, *, n_sent: int, down_s: float | None = None) -> str:
+    """Return the reason for stopping a lane that does not answer.
+
+    Args:
+        message: Its latest failure.
+        target: Where the requests went.
+        n_sent: Attempts so far.
+        down_s: Seconds since the latest answer; None when there never was one.
+    """
+    if down_s is not None:
+        return (
+            f"no answer for {down_s:.0f} s, the last failure: {message}; "
+            f"wait until {target.url} is up, then {RESUME_HINT}"
+        )
     return (
         f"no answer in the first {n_sent} attempts, the last one: {message}; "
         f"check that {target.url} is up, then {RESUME_HINT}"
@@ -101,6 +118,14 @@ def _explain_pause(retry_after_s: float, now: datetime) -> str:
     except OverflowError:
         until = "a day beyond the calendar"
     return f"the server asks to wait {retry_after_s:.0f} s, until {until}; then {RESUME_HINT}"
+
+
+def _name_model(target: Target, wire_model: str, known_models: Collection[str]) -> str:
+    """Return what to check about a model that the server does not know."""
+    others = [name for name in known_models if name != wire_model]
+    nearest = get_close_matches(wire_model, others, n=1)
+    meant = f" (did you mean {nearest[0]}, as in another model of this job?)" if nearest else ""
+    return f"check the model's `model:`{meant} and `base_url` (asked at {target.url})"
 
 
 def _name_key(target: Target) -> str:

@@ -15,6 +15,8 @@ from evalrun.records import SIMULATOR_VERSION
 KEY_VERSION = 1
 """Version of what a request_key is made of."""
 
+_OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens")
+
 
 def make_row_id(sample_id: str, prompt: str, model: str, repeat: int) -> str:
     """Return the id of a row: sha256 hex of the canonical JSON of [sample_id, prompt, model, repeat]."""
@@ -70,7 +72,10 @@ class BodyEncoder:
         endpoint: Its endpoint, normalised.
     """
 
-    __slots__ = ("_endpoint", "_model", "_n_choices", "_pieces", "_simulated", "_stream_params", "_target", "params")
+    __slots__ = (
+        "_endpoint", "_model", "_n_choices", "_output_limit", "_pieces", "_simulated", "_stream_params", "_target",
+        "params",
+    )  # fmt: skip
 
     def __init__(self, model: ModelOptions, endpoint: EndpointOptions) -> None:
         """Encode what is the same for every sample."""
@@ -79,6 +84,7 @@ class BodyEncoder:
         self.params = apply_dialect(model.params, endpoint)
         """The model's parameters as sent."""
         self._n_choices = self._read_choices(model.params)
+        self._output_limit = self._find_output_limit(model.params)
         self._stream_params = make_stream_params(endpoint)
         self._pieces = self._make_pieces(self.params)
         self._target = encode_canonical(
@@ -105,6 +111,12 @@ class BodyEncoder:
         if not row_params or "n" not in row_params:
             return self._n_choices
         return self._read_choices(row_params)
+
+    def read_output_limit(self, row_params: Mapping[str, Any] | None) -> int | None:
+        """Return how many tokens each choice of a request may have; None when the endpoint is told no limit."""
+        if not row_params or not any(name in row_params for name in _OUTPUT_LIMITS):
+            return self._output_limit
+        return self._find_output_limit({**self._model.params, **row_params})
 
     def encode(
         self,
@@ -137,6 +149,11 @@ class BodyEncoder:
         if not isinstance(n, int) or isinstance(n, bool) or is_dropped("n", self._endpoint):
             return 1
         return max(n, 1)
+
+    def _find_output_limit(self, params: Mapping[str, Any]) -> int | None:
+        """Return the least limit that is sent, whatever the endpoint calls it; None when none is a positive number."""
+        sent = [params[name] for name in _OUTPUT_LIMITS if name in params and not is_dropped(name, self._endpoint)]
+        return min((n for n in sent if isinstance(n, int) and not isinstance(n, bool) and n > 0), default=None)
 
     def _make_simulated_target(self, answer: str) -> bytes:
         # {"answer": …, "profile": …, "seed": …, "version": …}, whose keys are in order already.

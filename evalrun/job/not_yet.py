@@ -4,20 +4,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from evalrun.errors import Problem
-from evalrun.job.document import suggest_or_list
 from evalrun.job.places import KeyPath, name_path
 
 NOT_YET: Mapping[KeyPath, tuple[tuple[Any, ...], str]] = {
     ("prices",): ((None,), "a shared price file"),
     ("reuse",): ((None,), "taking over outcomes of older runs"),
-    ("budget", "usd"): ((None,), "a budget"),
-    ("budget", "tokens"): ((None,), "a budget"),
-    ("budget", "requests"): ((None,), "a budget"),
-    ("budget", "wall_s"): ((None,), "a budget"),
-    ("endpoints", "*", "requests_per_minute"): ((None,), "pacing by requests per minute"),
-    ("endpoints", "*", "tokens_per_minute"): ((None,), "pacing by tokens per minute"),
     ("models", "*", "role"): ((None,), "the role of a model"),
-    ("models", "*", "requests_per_minute"): ((None,), "pacing by requests per minute"),
     ("models", "*", "price", "valid_from"): ((None,), "a dated price"),
     ("gate", "baseline"): ((None,), "comparison with a baseline"),
     ("gate", "mode"): ((None, "regression"), "a test for noninferiority"),
@@ -49,15 +41,6 @@ def drop_not_yet(tree: dict[str, Any], where: Callable[[KeyPath], str]) -> list[
             if not any(_equals(value, idle) for idle in idle_values):
                 message = f"`{name_path(path)}` is not in this version yet ({purpose})"
                 problems.append(Problem(message=message, where=where(path), hint="leave the key out"))
-    budget = tree.get("budget")
-    if budget is None:
-        tree.pop("budget", None)
-    elif isinstance(budget, dict):
-        del tree["budget"]
-        known = [str(path[1]) for path in NOT_YET if path[0] == "budget"]
-        for key in budget:
-            hint = suggest_or_list(key, known)
-            problems.append(Problem(message=f"unknown key `{key}` in budget", where=where(("budget", key)), hint=hint))
     return problems
 
 

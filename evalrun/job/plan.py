@@ -147,6 +147,7 @@ class Plan:
                 if answer is None
                 else SimulatorHint(answer=answer, sample_id=sample.sample_id, repeat=repeat),
                 n_choices=encoder.count_choices(sample.params),
+                max_output_tokens=encoder.read_output_limit(sample.params),
             )
 
     def check(

@@ -75,13 +75,8 @@ _HOMES: Mapping[tuple[str, ...], str] = {
 
 def _add_later_keys(schema: dict[str, Any]) -> None:
     """Let an editor take the keys of later versions where they do nothing, as `validate` does."""
-    budget: dict[str, Any] = {"type": ["object", "null"], "properties": {}, "additionalProperties": False}
-    schema["properties"]["budget"] = {**budget, "default": None, "description": "Not in this version yet."}
     for path, (idle_values, purpose) in NOT_YET.items():
         above, key = tuple(map(str, path[:-1])), str(path[-1])
-        if above == ("budget",):
-            properties = schema["properties"]["budget"]["properties"]
-        else:
-            properties = (schema["$defs"][_HOMES[above]] if above else schema)["properties"]
+        properties = (schema["$defs"][_HOMES[above]] if above else schema)["properties"]
         what = f"Not in this version yet ({purpose}); only what does nothing is taken."
         properties[key] = {"enum": list(idle_values), "default": idle_values[0], "description": what}

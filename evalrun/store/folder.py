@@ -24,6 +24,7 @@ FILE_MODE = 0o600
 
 MANIFEST_NAME = "run.json"
 JOURNAL_NAME = "journal"
+EVENTS_NAME = "events.jsonl"
 
 _LOCK_NAME = ".lock"
 _TEMP_PREFIX = ".tmp-"
@@ -91,6 +92,11 @@ class RunFolder:
     def manifest_path(self) -> Path:
         """`run.json`, written last."""
         return self.path / MANIFEST_NAME
+
+    @property
+    def events_path(self) -> Path:
+        """What the run and its lanes decided, and when: one JSON object per line."""
+        return self.path / EVENTS_NAME
 
     @property
     def results_path(self) -> Path:

@@ -134,8 +134,8 @@ class JournalIndex:
         """Bytes after the last good record, never acknowledged, cut or ignored."""
         self.dropped_bytes = 0
         """Damaged bytes before good records, left out because a repair was asked for."""
-        self.n_asked_again = 0
-        """Requests in doubt that were sent once more by a later call."""
+        self.asked_again: list[InDoubt] = []
+        """Requests in doubt that a later call sent once more: the first sending, whose cost stays unknown."""
         self._journal_dir = journal_dir
         self._handles: dict[int, int] = {}
         self._rows = RowTable()
@@ -160,6 +160,11 @@ class JournalIndex:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def n_asked_again(self) -> int:
+        """How many requests in doubt were sent once more by a later call."""
+        return len(self.asked_again)
 
     @property
     def in_doubt(self) -> tuple[InDoubt, ...]:
@@ -298,7 +303,7 @@ class JournalIndex:
         number = self._add_row(row_id, request_key, attempt)
         if number in self._in_flight:
             # The process died with that request in flight: it was sent again, and its own cost stays unknown.
-            self.n_asked_again += 1
+            self.asked_again.append(InDoubt(*self._in_flight[number]))
             self._billed[number] = None
         self._in_flight[number] = (row_id, request_key, attempt)
 

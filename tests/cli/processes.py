@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,12 @@ graders:
 """A job on a running simulator: fields url, concurrency, latency_ms."""
 
 
-def start_evalrun(*arguments: str, cwd: Path, **options: Any) -> subprocess.Popen[str]:
-    """Start `evalrun ARGUMENTS`."""
+def start_evalrun(
+    *arguments: str, cwd: Path, program: Sequence[str] = ("-m", "evalrun"), **options: Any
+) -> subprocess.Popen[str]:
+    """Start `evalrun ARGUMENTS`, or another program of Python with them."""
     return subprocess.Popen(
-        [sys.executable, "-m", "evalrun", *arguments],
+        [sys.executable, *program, *arguments],
         cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

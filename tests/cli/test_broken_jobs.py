@@ -63,7 +63,8 @@ BROKEN_JOBS = {
     "plain http to a remote host": (swap("concurrency: 4\n    simulator: {url: \"URL\", answer_column: answer, "
                                          "profiles: {steady: {accuracy: 0.8, latency_ms: 1}}}",
                                          "base_url: http://gateway.example.com/v1"), "job.yaml:3", "allow_http"),
-    "budget of a later version": (JOB + "budget: {usd: 5}\n", "job.yaml:12", "not in this version"),
+    "budget of nothing": (JOB + "budget: {usd: 0}\n", "job.yaml:12", "greater than 0"),
+    "gate of a later version": (JOB + "gate: {baseline: latest}\n", "job.yaml:12", "not in this version"),
     "two prompts of one name": (swap("dataset:", '  - {name: plain, user: "again"}\ndataset:'), "job.yaml", "plain"),
 }  # fmt: skip
 

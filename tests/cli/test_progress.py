@@ -1,15 +1,20 @@
 """Progress: a live display on a terminal, plain lines elsewhere, nothing when nothing is wanted."""
 
+import io
 import os
 import pty
+import re
 import subprocess
 import sys
 import time
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from evalrun.cli.progress import PLAIN_EVERY_S, ProgressDisplay
+from evalrun.dispatch.budget import RunBudget
 from evalrun.pipeline import Progress
 from evalrun.records import LaneProgress
 from tests.cli.processes import ROOT
@@ -24,30 +29,74 @@ def make_lane(**counts: object) -> LaneProgress:
     return lane
 
 
-def show_twice(display: ProgressDisplay, lane: LaneProgress) -> None:
+def show_twice(display: ProgressDisplay, lane: LaneProgress, budget: RunBudget | None = None) -> None:
     """Begin a run and let time for one plain line pass."""
     display.show(Progress(stage="asking", lanes=[lane], notes=["a note"]))
     display._last_line_s -= PLAIN_EVERY_S
     display._began_s -= PLAIN_EVERY_S
-    display.show(Progress(stage="asking", lanes=[lane]))
+    display.show(Progress(stage="asking", lanes=[lane], budget=budget))
     display.show(Progress(stage="closing"))
 
 
 def test_plain_progress_is_one_line_without_carriage_returns(capsys: pytest.CaptureFixture[str]) -> None:
-    """Elsewhere than on a terminal a line tells done, errors, retries, spend and time left."""
+    """Elsewhere than on a terminal a line tells done, errors, retries, spend, flight, rate and time left."""
     with ProgressDisplay("plain") as display:
         show_twice(display, make_lane())
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "a note"
-    assert lines[1].startswith("100/200 rows (50.0 %), 2 errors, 5 retries, $0.0000 spent, 10.")
+    assert lines[1].startswith("100/200 rows (50.0 %), 2 errors, 5 retries, $0.0000 spent, 0 in flight, –/s, 10.")
     assert len(lines) == 2
 
 
 def test_plain_progress_says_that_a_lane_waits(capsys: pytest.CaptureFixture[str]) -> None:
     """A lane that waits for a rate limit is named with the time it waits."""
     with ProgressDisplay("plain") as display:
-        show_twice(display, make_lane(waiting_until_s=time.monotonic() + 30, rate_limited=1))
-    assert "sim waits 30.0 s (rate limit)" in capsys.readouterr().err
+        show_twice(
+            display, make_lane(waiting_until_s=time.monotonic() + 30, waiting_for="tokens_per_minute", rate_limited=1)
+        )
+    line = capsys.readouterr().err.splitlines()[1]
+    assert re.search(r", 1 × 429, .*, sim waits 30\.0 s until \d\d:\d\d:\d\d \(tokens per minute\)$", line)
+
+
+def test_plain_progress_tells_of_the_budget_and_of_stopped_lanes(capsys: pytest.CaptureFixture[str]) -> None:
+    """What may still be spent is told with what was; a lane that stopped is named with its reason."""
+    budget = RunBudget(Decimal(1), None, 500, None, started_s=0.0, spent_usd=Decimal("0.25"), spent_requests=7)
+    with ProgressDisplay("plain") as display:
+        show_twice(display, make_lane(stopped_by="quota"), budget)
+    line = capsys.readouterr().err.splitlines()[1]
+    assert "$0.2500 of $1.0000 spent, 7 of 500 requests" in line
+    assert line.endswith("sim stopped: quota")
+
+
+def test_problems_of_the_end_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """What went wrong without ending the run is said once it ends."""
+    with ProgressDisplay("plain") as display:
+        display.show(Progress(stage="closing", notes=["cannot write events.jsonl"]))
+    assert capsys.readouterr().err == "cannot write events.jsonl\n"
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (62, ["sim", "100/200"]),
+        (85, ["sim", "100/200", "3/8 in flight", "–/s"]),
+        (200, ["sim", "100/200", "2 errors", "5 retries", "4 × 429", "3/8 in flight", "–/s", "$0.0000"]),
+    ],
+)
+def test_live_display_shows_as_many_whole_cells_as_fit(width: int, shown: list[str]) -> None:
+    """In flight of how many, 429s, rate and what it waits for stand in a lane's line as far as it is wide enough."""
+    lane = make_lane(in_flight=3, limit=8, rate_limited=4, waiting_for="tokens_per_minute")
+    lane.waiting_until_s = time.monotonic() + 30
+    budget = RunBudget(Decimal(1), None, None, None, started_s=0.0)
+    display = ProgressDisplay("plain")
+    console = Console(file=io.StringIO(), width=width)
+    console.print(display._render_lanes([lane], time.monotonic(), width=width, budget=budget))
+    assert isinstance(console.file, io.StringIO)
+    line, last = console.file.getvalue().splitlines()
+    *cells, state = re.split(r" {2,}", line.strip())
+    assert [cell for cell in cells if not cell.startswith("━")] == shown
+    assert re.fullmatch(r"waits (30\.0|29\.\d) s until \d\d:\d\d:\d\d \(tokens per minute\)", state)
+    assert last.strip() == "budget: $0.0000 of $1.0000 spent"
 
 
 def test_no_progress_is_silent(capsys: pytest.CaptureFixture[str]) -> None:

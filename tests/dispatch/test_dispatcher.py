@@ -550,8 +550,8 @@ async def test_stop_gives_back_rows_that_wait(endpoint: FakeEndpoint) -> None:
 
 
 async def test_stop_keeps_the_code_of_rows_that_never_heard_an_answer(endpoint: FakeEndpoint) -> None:
-    """A row whose attempts are used up on a silent lane is pending with its own code when the run is stopped."""
-    endpoint.default = reply_error(500)
+    """A row that is not to be asked again on a silent lane is pending with its own code when the run is stopped."""
+    endpoint.default = reply_error(500, headers={"x-should-retry": "false"})
     rig = make_rig(endpoint.base_url, concurrency=1, retry=RetryOptions(max_attempts=1, base_s=60, max_s=60))
     async with anyio.create_task_group() as group:
         group.start_soon(rig.run, make_requests(5))

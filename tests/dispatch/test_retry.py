@@ -104,3 +104,19 @@ def test_decision_leaves_no_trace_on_the_policy() -> None:
     reset = ConnectionFaultError(ErrorCode.RESET, "x")
     assert policy.decide(reset, Tries(n=4)) is None
     assert policy.decide(reset, Tries(n=1)) is not None
+
+
+def test_attempts_that_an_outage_caused_do_not_count() -> None:
+    """Forgiven at once or afterwards: neither the attempt nor its deadline counts, and the wait begins anew."""
+    tries, late = Tries(), TimedOutError(ErrorCode.TIMEOUT_TOTAL, "x")
+    for attempt in range(1, 4):
+        tries.n = attempt
+        tries.note(late)
+        tries.doubt(late, sent_at_s=attempt, failed_at_s=attempt + 10.0)
+    assert decide(late, tries) is None
+    tries.weigh(lambda sent_at_s, failed_at_s: sent_at_s >= 2 and failed_at_s > 11)
+    assert (tries.n, tries.n_counted, tries.n_timeouts) == (3, 1, 1)
+    tries.weigh(lambda _sent_at_s, _failed_at_s: True)
+    tries.weigh(lambda _sent_at_s, _failed_at_s: True)
+    assert (tries.n_counted, tries.n_timeouts) == (0, 0)
+    assert (decide(late, tries) or 0.0) <= OPTIONS.base_s

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from evalrun.dispatch.stops import StopSignal, explain_refusal
+from evalrun.dispatch.stops import StopSignal, explain_outage, explain_refusal
 from evalrun.dispatch.transport import make_target
 from evalrun.errors import AuthRefusedError, RateLimitedError
 from evalrun.records import ErrorCode
@@ -25,6 +25,27 @@ def test_refused_key_without_a_variable_says_where_to_name_one() -> None:
     """An endpoint that wants a key the job never named gets the job's key, not an empty name."""
     target = make_target(make_options("http://127.0.0.1:1/v1"), environ={})
     assert "`api_key_env`" in explain_refusal(AuthRefusedError(ErrorCode.AUTH, "no"), target, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("model", "known", "words"),
+    [
+        ("gpt-4o-mimi", ["gpt-4o-mimi", "gpt-4o-mini", "claude"], "did you mean gpt-4o-mini"),
+        ("gpt-4o-mini", ["gpt-4o-mini", "claude"], "check the model's `model:` and"),
+    ],
+)
+def test_unknown_model_names_the_nearest_one_of_the_job(model: str, known: list[str], words: str) -> None:
+    """A model that the server does not know may be a misspelling of one that the job uses elsewhere."""
+    target = make_target(make_options("http://127.0.0.1:1/v1"), environ={})
+    error = AuthRefusedError(ErrorCode.MODEL_NOT_FOUND, "no such model")
+    assert words in explain_refusal(error, target, now=NOW, wire_model=model, known_models=known)
+
+
+def test_outage_of_a_lane_that_had_answered_says_how_long_it_lasts() -> None:
+    """An address that worked is not to be checked; it is to be waited for."""
+    target = make_target(make_options("http://127.0.0.1:1/v1"), environ={})
+    assert "no answer for 600 s" in explain_outage("refused", target, n_sent=99, down_s=600)
+    assert "in the first 11 attempts" in explain_outage("refused", target, n_sent=11)
 
 
 def test_stop_signal_tells_its_listeners() -> None:

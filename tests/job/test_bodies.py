@@ -87,3 +87,26 @@ def test_parameter_renamed_to_itself_is_sent_once() -> None:
     """`{x: x}` is no conflict of two parameters."""
     body = orjson.loads(plan_request("rename_params: {seed: seed}", "seed: 4").body)
     assert body["seed"] == 4
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "params", "row", "expected"),
+    [
+        ("concurrency: 1", "", None, None),
+        ("concurrency: 1", "max_tokens: 9", None, 9),
+        ("concurrency: 1", "max_tokens: 9, max_completion_tokens: 7", None, 7),
+        ("concurrency: 1", "max_tokens: 9", {"max_tokens": 5}, 5),
+        ("concurrency: 1", "max_tokens: 9", {"seed": 5}, 9),
+        ("concurrency: 1", "max_tokens: 9", {"max_completion_tokens": 90}, 9),
+        ("drop_params: [max_tokens]", "max_tokens: 9", None, None),
+        ("drop_params: [max_tokens]", "max_tokens: 9, max_completion_tokens: 70", None, 70),
+        ("rename_params: {max_tokens: max_completion_tokens}", "max_tokens: 9", None, 9),
+        ("rename_params: {max_tokens: length}", "max_tokens: 9", None, 9),
+        ("concurrency: 1", "", {"max_tokens": None}, None),
+    ],
+)
+def test_output_limit_is_the_least_that_is_sent(
+    endpoint: str, params: str, row: dict[str, Any] | None, expected: int | None
+) -> None:
+    """A request tells how long each of its choices may get, by whatever name the endpoint hears it."""
+    assert plan_request(endpoint, params, row).max_output_tokens == expected

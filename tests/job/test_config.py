@@ -1,5 +1,6 @@
 """Job files: what is refused, and in which words; what is accepted, and what it becomes."""
 
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from evalrun.errors import ConfigError
 from evalrun.grader_options import JsonSchemaOptions
 from evalrun.job.config import find_missing_keys, load_env_file, load_job
+from evalrun.options import BudgetOptions
 from tests.job.conftest import BODY, HEAD, SAMPLE, fail, load
 
 GATEWAY = """\
@@ -294,7 +296,6 @@ def test_config_without_samples_is_refused() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "budget: {usd: 5}",
         "reuse: latest",
         "prices: prices.yaml",
         "gate: {baseline: latest}",
@@ -313,9 +314,9 @@ def test_config_key_of_a_later_version_is_refused(line: str) -> None:
 def test_config_key_of_a_later_version_may_say_nothing() -> None:
     """The contract's example with its do-nothing values is accepted."""
     load(
-        BODY.replace("{simulator:", "{stream: false, requests_per_minute: null, profile: null, simulator:")
+        BODY.replace("{simulator:", "{stream: false, profile: null, simulator:")
         + SAMPLE
-        + "reuse: null\nbudget: {usd: null, tokens: null, requests: null, wall_s: null}\n"
+        + "reuse: null\n"
         + "gate: {baseline: null, mode: regression, alpha: 0.05, min_drop: 0.0, metrics: [], max_missing: 0.01}\n"
         + "report: {formats: [html], baseline_model: null}\n"
     )
@@ -443,3 +444,29 @@ def test_env_file_is_read_with_comments_quotes_and_export() -> None:
     with pytest.raises(ConfigError) as caught:
         load_env_file(Path(".env"))
     assert str(caught.value) == ".env:2: the line is not NAME=VALUE"
+
+
+def test_config_budget_is_read() -> None:
+    """Limits of a run are exact in USD; a limit that is left out is none, and so is an empty budget."""
+    written = load(BODY + SAMPLE + "budget: {usd: 0.1, tokens: 5, requests: 3, wall_s: 60}\n").job.budget
+    assert written == BudgetOptions(usd=Decimal("0.1"), tokens=5, requests=3, wall_s=60.0)
+    assert load(BODY + SAMPLE + "budget: {}\n").job.budget == BudgetOptions()
+    assert load(BODY + SAMPLE + "budget:\n").job.budget is None
+
+
+@pytest.mark.parametrize("limit", ["usd: 0", "usd: -1", "tokens: 0", "tokens: 1.5", "requests: 0", "wall_s: 0"])
+def test_config_budget_of_nothing_is_refused(limit: str) -> None:
+    """A limit that lets nothing through is a mistake, not a budget."""
+    (problem,) = fail(BODY + SAMPLE + f"budget: {{{limit}}}\n")
+    assert problem.startswith(f"job.yaml:5:10: `budget.{limit.split(':')[0]}` must be ")
+
+
+def test_config_rate_limits_stand_at_the_endpoint_and_at_the_model() -> None:
+    """Both may limit requests and tokens per minute; 0 is refused."""
+    body = BODY.replace("{simulator:", "{requests_per_minute: 600, tokens_per_minute: 9e4, simulator:")
+    body = body.replace("{name: careful", "{requests_per_minute: 60, tokens_per_minute: 0.5, name: careful")
+    job = load(body + SAMPLE).job
+    (endpoint,) = job.endpoints.values()
+    assert (endpoint.requests_per_minute, endpoint.tokens_per_minute) == (600, 90_000)
+    assert (job.models[0].requests_per_minute, job.models[0].tokens_per_minute) == (60, 0.5)
+    assert "greater than 0" in fail(BODY.replace("{simulator:", "{tokens_per_minute: 0, simulator:") + SAMPLE)[0]

@@ -102,6 +102,7 @@ def test_index_lists_what_was_in_flight(tmp_path: Path) -> None:
         assert index.get(make_id("row1")) == Entry(None, None, make_id("key1"), 1, None)
     with _write(folder, make_started(1, 2), make_outcome(1, attempts=2)) as index:
         assert [doubt.row_id for doubt in index.in_doubt] == [make_id("row3")]
+        assert index.asked_again == [InDoubt(make_id("row1"), make_id("key1"), 1)]
         assert index.n_asked_again == 1
 
 

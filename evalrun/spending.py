@@ -1,0 +1,184 @@
+"""What a run may spend: the job's budget, less what earlier calls of the run took.
+
+A job, its totals and the journal enter; words about the budget, and the `RunBudget` that dispatch asks, leave. What an
+earlier call took without telling is estimated, leaning to too much: a resume never spends the same money twice.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from evalrun.dispatch.budget import Reservation, RunBudget, make_reservation
+from evalrun.dispatch.token_guess import TokenGuess
+from evalrun.errors import Problem
+from evalrun.job.config import LoadedJob
+from evalrun.job.estimate import PlanTotals
+from evalrun.job.plan import Plan
+from evalrun.options import BudgetOptions, ModelOptions, PriceOptions
+from evalrun.records import Attempt, Request
+from evalrun.store.journal_index import JournalIndex
+
+
+@dataclass(slots=True, kw_only=True)
+class Spending:
+    """What the calls of a run took until now."""
+
+    usd: Decimal = Decimal(0)
+    tokens: int = 0
+    requests: int = 0
+    n_estimated: int = 0
+    """Requests whose cost or tokens were never told, and are estimated."""
+
+
+def find_price_problem(loaded: LoadedJob, models: Sequence[ModelOptions]) -> Problem | None:
+    """Return why `budget.usd` cannot be kept: a model whose price is unknown; None when it can.
+
+    Args:
+        loaded: The job.
+        models: Those that are asked.
+    """
+    budget = loaded.job.budget
+    unpriced = [model.name for model in models if model.price is None]
+    if budget is None or budget.usd is None or not unpriced:
+        return None
+    example = f"--set 'models[{unpriced[0]}].price={{input: 1.25, output: 10}}' (USD per 1M tokens)"
+    return Problem(
+        message=f"`budget.usd` cannot be kept, since no price is known of {', '.join(unpriced)}",
+        where=loaded.where("budget", "usd"),
+        hint=f"write a `price` for each, or type {example}; --allow-unknown-cost leaves such requests uncounted",
+    )
+
+
+def list_shortages(budget: BudgetOptions | None, totals: PlanTotals) -> Iterator[str]:
+    """Yield, for each limit that the whole run is expected to pass, what is expected and where the run will stop."""
+    if budget is None:
+        return
+    tokens = [
+        estimate.prompt_tokens.expected + estimate.completion_tokens.expected
+        for estimate in totals.models
+        if estimate.prompt_tokens.expected is not None and estimate.completion_tokens.expected is not None
+    ]
+    usd = None if budget.usd is None else float(budget.usd)
+    for key, limit, expected, write in (
+        ("usd", usd, totals.usd.expected, "USD {:,.4g}"),
+        ("tokens", budget.tokens, sum(tokens), "{:,.0f} tokens"),
+        ("requests", budget.requests, totals.n_rows, "{:,.0f} requests"),
+        ("wall_s", budget.wall_s, totals.time_s.expected, "{:,.0f} s"),
+    ):
+        if limit is not None and expected is not None and expected > limit:
+            yield (
+                f"the whole run is expected to take about {write.format(expected)}, and `budget.{key}` ends it at "
+                f"{write.format(limit)}: rows will be left over for --resume"
+            )
+
+
+def make_budget(
+    loaded: LoadedJob, plan: Plan, index: JournalIndex, *, started_s: float, allows_unknown_cost: bool
+) -> RunBudget | None:
+    """Return the budget of this call; None when the job sets no limit.
+
+    Args:
+        loaded: The job.
+        plan: Its rows.
+        index: What the journal holds of earlier calls.
+        started_s: Monotonic time at which this call began.
+        allows_unknown_cost: Requests without a price pass `budget.usd` uncounted.
+    """
+    limits = loaded.job.budget
+    if limits is None or limits == BudgetOptions():
+        return None
+    counts = limits.usd is not None or limits.tokens is not None or limits.requests is not None
+    spent = count_spent(index, plan) if counts and len(index) else Spending()
+    return RunBudget(
+        limits.usd,
+        limits.tokens,
+        limits.requests,
+        limits.wall_s,
+        started_s=started_s,
+        spent_usd=spent.usd,
+        spent_tokens=spent.tokens,
+        spent_requests=spent.requests,
+        allows_unknown_cost=allows_unknown_cost,
+    )
+
+
+def describe_budget(budget: RunBudget | None) -> dict[str, Any] | None:
+    """Return where a budget stands as JSON values, for run.json; None for none."""
+    if budget is None:
+        return None
+    return {
+        key: {name: round(float(value), 12) if isinstance(value, Decimal) else value for name, value in facts.items()}
+        if isinstance(facts, Mapping)
+        else facts
+        for key, facts in budget.describe().items()
+    }
+
+
+def count_spent(index: JournalIndex, plan: Plan) -> Spending:
+    """Return what the journal's attempts took, those that were in flight when a call died included.
+
+    Args:
+        index: The journal.
+        plan: The rows as the job asks them now; they tell what a request of unknown cost may have taken.
+    """
+    spent, guess = Spending(), TokenGuess()
+    unknown = {"usd": Counter[str](), "tokens": Counter[str]()}
+    for attempt in index.scan_attempts():
+        _add_attempt(spent, attempt, unknown)
+        guess.note_answer(b"", prompt_tokens=None, output_tokens=attempt.usage.completion_tokens)
+    lost = [doubt.row_id for doubt in (*index.in_doubt, *index.asked_again)]
+    spent.requests += len(lost)
+    for rows in unknown.values():
+        rows.update(lost)
+    wanted = unknown["usd"] | unknown["tokens"]
+    spent.n_estimated = sum(wanted.values())
+    if wanted:
+        prices = {model.name: model.price for model in plan.models}
+        reservations = _estimate_rows(plan.requests(), set(wanted), guess, prices)
+        # A row that the job no longer has took as much as the dearest of the others.
+        usd = max((each.usd for each in reservations.values() if each.usd is not None), default=Decimal(0))
+        dearest = Reservation(usd, max((each.tokens for each in reservations.values()), default=0))
+        for row_id, n in unknown["usd"].items():
+            spent.usd += n * (reservations.get(row_id, dearest).usd or 0)
+        for row_id, n in unknown["tokens"].items():
+            spent.tokens += n * reservations.get(row_id, dearest).tokens
+    return spent
+
+
+def _add_attempt(spent: Spending, attempt: Attempt, unknown: Mapping[str, Counter[str]]) -> None:
+    """Add one attempt; what it does not tell is noted, to be estimated."""
+    spent.requests += 1
+    usage = attempt.usage
+    if attempt.cost_usd is None:
+        unknown["usd"][attempt.row_id] += 1
+    else:
+        spent.usd += attempt.cost_usd
+    if usage.prompt_tokens is not None and usage.completion_tokens is not None:
+        spent.tokens += usage.prompt_tokens + usage.completion_tokens
+    elif attempt.cost_usd != 0:  # A server that certainly did not bill did no work either.
+        unknown["tokens"][attempt.row_id] += 1
+
+
+def _estimate_rows(
+    requests: Iterable[Request],
+    wanted: set[str],
+    guess: TokenGuess,
+    prices: Mapping[str, PriceOptions | None],
+) -> dict[str, Reservation]:
+    """Return what a request of each row wanted may take, by row_id; of the last row when none of them is there."""
+    found: dict[str, Reservation] = {}
+    last: Request | None = None
+    for request in requests:
+        last = request
+        if request.row_id in wanted:
+            found[request.row_id] = _estimate(request, guess, prices)
+            if len(found) == len(wanted):
+                break
+    return found if found or last is None else {last.row_id: _estimate(last, guess, prices)}
+
+
+def _estimate(request: Request, guess: TokenGuess, prices: Mapping[str, PriceOptions | None]) -> Reservation:
+    estimate = guess.estimate(request.body, max_output_tokens=request.max_output_tokens, n_choices=request.n_choices)
+    return make_reservation(estimate, prices.get(request.model))
