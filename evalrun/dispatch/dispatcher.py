@@ -125,6 +125,11 @@ async def dispatch(  # noqa: PLR0913 - the seams of a run, all by name
         Exception: Whatever `on_record` or a lane's iterator raised first, unwrapped.
     """
     clock = clock or Clock()
+    utc_now = clock.utc_now
+
+    def tell_end(reason: str) -> None:
+        on_event("budget", at=utc_now(), lane=None, reason=reason)
+
     around = _Surroundings(
         prices=prices,
         on_record=on_record,
@@ -132,7 +137,7 @@ async def dispatch(  # noqa: PLR0913 - the seams of a run, all by name
         stop=stop,
         rng=rng,
         clock=clock,
-        till=Till(budget, prices),
+        till=Till(budget, prices, tell_end),
         known_models=[work.wire_model for work in lanes],
         started_s=clock.now_s(),
     )

@@ -38,12 +38,20 @@ class Till:
     Args:
         budget: The run's; None when it has none.
         prices: By model label.
+        on_end: Called once, when the run is over, with the reason.
     """
 
-    def __init__(self, budget: RunBudget | None, prices: Mapping[str, PriceOptions | None]) -> None:
+    def __init__(
+        self,
+        budget: RunBudget | None,
+        prices: Mapping[str, PriceOptions | None],
+        on_end: Callable[[str], None] = lambda _reason: None,
+    ) -> None:
         self._budget = budget
         self._prices = prices
+        self._on_end = on_end
         self._is_short = False
+        self._has_ended = False
         self._listeners: list[Callable[[str | None], None]] = []
 
     @property
@@ -116,8 +124,12 @@ class Till:
 
     def _heed_end(self, budget: RunBudget) -> None:
         reason = budget.is_spent
-        if reason is not None:
-            self._tell(reason)
+        if reason is None:
+            return
+        if not self._has_ended:
+            self._has_ended = True
+            self._on_end(reason)
+        self._tell(reason)  # Each time: a row that was in flight may have come back to its queue since.
 
     def _tell(self, reason: str | None) -> None:
         for listener in self._listeners:

@@ -226,6 +226,7 @@ def test_wall_time_ends_the_run_while_everybody_waits() -> None:
         budget=lambda started_s: RunBudget(None, None, None, 60.0, started_s=started_s),
     )
     assert 60 <= ledger.ended_s <= 60.1
+    assert [what for _, what, _ in ledger.events][-2:] == ["budget", "lane_stopped"]
     assert ledger.progress[0].stopped_by == "budget"
     assert "60 s of wall time used" in str(ledger.progress[0].stop_message)
 
