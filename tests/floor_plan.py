@@ -156,6 +156,7 @@ PLAN: dict[str, tuple[str, ...]] = {
         "quirks.replacements",
         "quirks.usage",
         "rate_headers",
+        "refusal",
         "remote",
         "replies",
         "schema_parts",
