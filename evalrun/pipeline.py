@@ -197,7 +197,7 @@ async def open_targets(prepared: Prepared) -> AsyncIterator[tuple[dict[str, Targ
         raise ConfigError(problems)
     async with AsyncExitStack() as stack:
         base_urls = {name: await _start_simulator(options, stack) for name, options in endpoints.items()}
-        fitted = {name: fit_file_limit(options) for name, options in endpoints.items()}
+        fitted = fit_file_limit(endpoints)
         notes = [
             f"endpoint {name}: concurrency {options.concurrency} instead of {endpoints[name].concurrency}, since this "
             "process may open no more files (ulimit -n)"
@@ -211,27 +211,32 @@ async def open_targets(prepared: Prepared) -> AsyncIterator[tuple[dict[str, Targ
         yield targets, notes
 
 
-def fit_file_limit(options: EndpointOptions) -> EndpointOptions:
-    """Return the options with no more concurrency than this process may open connections.
+def fit_file_limit(endpoints: Mapping[str, EndpointOptions]) -> dict[str, EndpointOptions]:
+    """Return the endpoints with no more concurrency than this process may open connections, all of them together.
 
-    The soft limit of open files is raised first where the system allows it.
+    The soft limit of open files is raised first where the system allows it. What then is too little is shared: who
+    wants little gets it, the others get equal parts of the rest.
 
     Raises:
-        UsageError: Not even one connection fits.
+        UsageError: Not even one connection for each endpoint fits.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * options.concurrency + SPARE_FILES  # A simulator in this process holds the other end.
+    n_wanted = sum(options.concurrency for options in endpoints.values())
+    wanted = 2 * n_wanted + SPARE_FILES  # A simulator in this process holds the other end.
     if soft < wanted:
         top = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, top), hard))
             soft = max(soft, top)
-    fitting = (soft - SPARE_FILES) // 2
-    if fitting >= options.concurrency:
-        return options
-    if fitting < 1:
-        raise UsageError(f"this process may open {soft} files only", hint="raise the limit: ulimit -n 1024")
-    return replace(options, concurrency=fitting)
+    n_left = (soft - SPARE_FILES) // 2
+    if n_left < len(endpoints):
+        hint = f"raise the limit: ulimit -n {max(1024, 2 * len(endpoints) + SPARE_FILES)}"
+        raise UsageError(f"this process may open {soft} files only", hint=hint)
+    shares: dict[str, int] = {}
+    for name in sorted(endpoints, key=lambda name: endpoints[name].concurrency):
+        shares[name] = min(endpoints[name].concurrency, n_left // (len(endpoints) - len(shares)))
+        n_left -= shares[name]
+    return {name: replace(options, concurrency=shares[name]) for name, options in endpoints.items()}
 
 
 def _endpoints_used(prepared: Prepared) -> list[str]:

@@ -290,7 +290,7 @@ QUIRK_NAMES: Final[Mapping[str, QuirkName]] = MappingProxyType(
         "Q43": QuirkName(name="too-large-html", sentence="Status 413 with a page of HTML."),
         "Q44": QuirkName(
             name="error-shape",
-            sentence="An HTTP error whose body has one of the shapes that servers use: an object, a text, a list, HTML, nothing.",
+            sentence="An HTTP error with one of the bodies that servers send: object, text, list, HTML, nothing.",
             variants=_both("A", "B", "C", "D", "E", "E-text", "F", "G", "H", "H-message", "H-relay", "I", "J"),
         ),
         "Q45": QuirkName(

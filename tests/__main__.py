@@ -11,8 +11,10 @@ WHOLLY_COVERED = (
     "evalrun/analysis/gate.py",
     "evalrun/analysis/stats.py",
     "evalrun/cost.py",
+    "evalrun/dispatch/assembly.py",
     "evalrun/dispatch/lanes.py",
     "evalrun/dispatch/retry.py",
+    "evalrun/dispatch/sse.py",
     "evalrun/dispatch/wire.py",
     "evalrun/templates.py",
 )

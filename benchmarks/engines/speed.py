@@ -59,11 +59,12 @@ def main() -> None:
     parser.add_argument("candidates", nargs="*")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--only-streams", action="store_true", help="leave out the plain requests")
     given = parser.parse_args()
     names = given.candidates or list(CANDIDATES)
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {given.turns} turns; {_list_versions()}\n")
     with tempfile.TemporaryDirectory() as folder, serve_nginx(Path(folder), plain=PLAIN, tls=TLS) as ca:
-        for scheme, n_in_flight in LOADS:
+        for scheme, n_in_flight in [] if given.only_streams else LOADS:
             url = f"{scheme}://127.0.0.1:{PLAIN if scheme == 'http' else TLS}/v1/chat/completions"
             found: dict[str, list[dict[str, float] | None]] = {name: [] for name in names}
             for _ in range(given.turns):

@@ -22,6 +22,7 @@ from evalrun.dispatch.lane_log import LaneLog, OnEvent, ignore_event
 from evalrun.dispatch.lane_queue import LaneQueue
 from evalrun.dispatch.lanes import MAX_ALIKE_REFUSALS, Fate, Lane, Ruling
 from evalrun.dispatch.outcomes import (
+    CUT_BY_PROXY,
     Row,
     Sending,
     judge_permanence,
@@ -52,8 +53,6 @@ from evalrun.records import (
 )
 
 __all__ = ["Clock", "LaneWork", "StopSignal", "dispatch"]
-
-_CUT_BY_PROXY = frozenset({504, 524})
 
 OnRecord = Callable[[Started | Attempt | Outcome], None]
 Connect = Callable[[Target], AbstractAsyncContextManager[Transport]]
@@ -283,7 +282,7 @@ class _Endpoint:
         except ApiError as error:
             return None, error
         try:
-            return reply, self._read(reply, track, request)
+            return reply, transport.mask(self._read(reply, track, request))
         except ApiError as error:
             return reply, error
 
@@ -450,7 +449,7 @@ def _add_advice(error: ApiError, request: Request, target: Target) -> None:
     """Say of a body that is too large how large it was, and of a proxy that lost patience how to keep it happy."""
     if error.http_status == 413:
         error.message = f"{error.message} (the request's body has {len(request.body)} bytes)"
-    elif error.http_status in _CUT_BY_PROXY and not target.options.stream:
+    elif error.http_status in CUT_BY_PROXY and not target.options.stream:
         error.message = f"{error.message} (if a proxy cuts long calls, `stream: true` at the endpoint outlives it)"
 
 

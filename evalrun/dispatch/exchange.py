@@ -21,6 +21,8 @@ STREAM_IDLE_S = 60.0
 """Default limit between two reads of a streamed reply."""
 DRAIN_S = 1.0
 """How long a stream is read on after `[DONE]`: for a late usage, and for an end that lets its connection be reused."""
+IDLE_RACE_S = 1.0
+"""A server that had hung up on an idle connection is heard of this soon after the request left; later, it worked."""
 _IDLE_STEP_S = 0.25
 """The idle limit is moved on in steps: telling the event loop of each chunk costs more than reading it."""
 
@@ -66,7 +68,9 @@ class Exchange:
         "_is_traced",
         "_n_choices",
         "_phase",
+        "_sent_s",
         "_started_s",
+        "_was_sent_before",
         "body",
         "first_byte_s",
         "first_token_s",
@@ -92,8 +96,8 @@ class Exchange:
         self.first_token_s: float | None = None
         self.intake: Intake | None = None
         """What has come of the reply's body; None before its headers came."""
-        self._armed_s = 0.0
-        self._is_fresh = self._is_traced = False
+        self._armed_s = self._sent_s = 0.0
+        self._is_fresh = self._is_traced = self._was_sent_before = False
         self._phase = ErrorCode.TIMEOUT_TOTAL
 
     @property
@@ -108,8 +112,9 @@ class Exchange:
 
     @property
     def met_dead_connection(self) -> bool:
-        """True when a reused connection ended before a byte of the reply came."""
-        return self._is_traced and not self._is_fresh and not self.is_answered
+        """True when a reused connection ended before a byte of the reply came, too soon for a server at work."""
+        is_late = self.was_sent and self.elapsed_s() - self._sent_s > IDLE_RACE_S
+        return self._is_traced and not (self._is_fresh or self.is_answered or is_late)
 
     def note_connected(self) -> None:
         """Note that the connection stands: the engine asks for the body."""
@@ -117,16 +122,22 @@ class Exchange:
 
     def note_unsent(self) -> None:
         """Take back that anything left: the engine had asked for the body before it found that it cannot connect."""
-        self.is_connected = self.was_sent = False
+        self.is_connected = False
+        self.was_sent = self._was_sent_before
 
     def restart(self) -> None:
-        """Begin again on another connection, under the same total deadline."""
-        self._is_fresh = self._is_traced = self.is_connected = self.was_sent = False
+        """Begin again on another connection, under the same total deadline.
+
+        That the body had left before is only guessed not to matter: a failure of the next try remembers it.
+        """
+        self._was_sent_before = self.was_sent
+        self._is_fresh = self._is_traced = self.is_connected = False
         self._watch(None, ErrorCode.TIMEOUT_TOTAL)
 
     def note_sent(self) -> None:
         """Note that the whole request has left."""
         self.was_sent = True
+        self._sent_s = self.elapsed_s()
         self._watch(self._deadlines.first_byte_s, ErrorCode.TIMEOUT_FIRST_BYTE)
 
     async def trace(self, event: str, _info: Mapping[str, Any]) -> None:

@@ -30,7 +30,7 @@ _MARGIN_S = 0.5
 """The engine's own limits pass a little after ours: ours name themselves."""
 _MAX_LIMIT_S = 7 * 86_400.0
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
-_CUT_BODY = ("unexpected EOF", "end of file before message length reached")
+_BODY_READING = "error reading a body from connection"
 _TLS_WORDS = (
     "certificate",
     "tls",
@@ -52,10 +52,14 @@ class FastEngine(httpx.AsyncBaseTransport):
     Args:
         deadlines: Limits of an attempt.
         keep_alive_s: Idle connections are dropped after so many seconds.
+        is_encrypted: Whether requests go to https addresses; where not, no certificate is needed.
+
+    Raises:
+        ssl.SSLError: No certificate authority can be loaded.
     """
 
-    def __init__(self, deadlines: Deadlines, *, keep_alive_s: float) -> None:
-        self._client = _build_client(deadlines, keep_alive_s)
+    def __init__(self, deadlines: Deadlines, *, keep_alive_s: float, is_encrypted: bool = True) -> None:
+        self._client = _build_client(deadlines, keep_alive_s, is_encrypted=is_encrypted)
         self._limit = timedelta(seconds=min(deadlines.total_s + _MARGIN_S, _MAX_LIMIT_S))
         self._keep_alive_s = keep_alive_s
         # When each idle connection came back, the latest last. The engine does not tell whether it reuses one, which
@@ -72,7 +76,7 @@ class FastEngine(httpx.AsyncBaseTransport):
         try:
             opened = (
                 self._client.post(str(request.url))
-                .headers([(name.decode("ascii"), value.decode("latin-1")) for name, value in request.headers.raw])
+                .headers([(name.decode("ascii"), value.decode()) for name, value in request.headers.raw])
                 .body_bytes(body)
                 .timeout(self._limit)
                 .streamed_read_buffer_limit(0)
@@ -137,7 +141,7 @@ async def _raise_own_cancellation() -> None:
     await anyio.lowlevel.checkpoint_if_cancelled()
 
 
-def _build_client(deadlines: Deadlines, keep_alive_s: float) -> Client:
+def _build_client(deadlines: Deadlines, keep_alive_s: float, *, is_encrypted: bool) -> Client:
     builder = (
         ClientBuilder()
         .http1_only()
@@ -156,9 +160,12 @@ def _build_client(deadlines: Deadlines, keep_alive_s: float) -> Client:
     if deadlines.first_byte_s is not None and deadlines.idle_s is not None:
         # Closes the connections of requests that we gave up before their headers came.
         builder = builder.read_timeout(timedelta(seconds=max(deadlines.first_byte_s, deadlines.idle_s) + _MARGIN_S))
-    if not _has_system_certificates():
+    if not is_encrypted or not _has_system_certificates():
         builder = builder.add_root_certificate_pem(Path(certifi.where()).read_bytes())
-    return builder.build()
+    try:
+        return builder.build()
+    except exceptions.BuilderError as error:
+        raise ssl.SSLError(ssl.SSLErrorNumber.SSL_ERROR_SSL, str(error)) from error
 
 
 def _has_system_certificates() -> bool:
@@ -206,9 +213,16 @@ def _translate(error: Exception) -> httpx.TransportError:
         return _make_connect_error(reasons)
     if "connection closed before message completed" in reason:
         return httpx.RemoteProtocolError("Server disconnected without sending a response.")
-    if isinstance(error, exceptions.DecodeError) or reason.startswith(_CUT_BODY):
+    if isinstance(error, exceptions.DecodeError) or _is_damage(reasons):
         return httpx.RemoteProtocolError(reason)
     return httpx.ReadError(reason)
+
+
+def _is_damage(reasons: list[str]) -> bool:
+    """Tell whether a body's framing was cut short or is no HTTP; neither the system nor TLS complains then."""
+    reason = reasons[-1] if reasons else ""
+    is_below = _OS_ERROR.search(reason) is not None or "close_notify" in reason
+    return _BODY_READING in reasons and not is_below
 
 
 def _make_connect_error(reasons: list[str]) -> httpx.ConnectError:

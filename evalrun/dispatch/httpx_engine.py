@@ -5,7 +5,7 @@ only, which is not used.
 """
 
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx
 
@@ -38,13 +38,21 @@ class HttpxEngine(httpx.AsyncBaseTransport):
             self._idle.append(connection)
             raise
         assert isinstance(response.stream, httpx.AsyncByteStream)
-        response.stream = _LentStream(response.stream, lambda: self._idle.append(connection))
+        response.stream = _LentStream(response.stream, lambda: self._take_back(connection))
         return response
 
     async def aclose(self) -> None:
         """Close every connection."""
         for connection in self._all:
             await connection.aclose()
+
+    async def _take_back(self, connection: httpx.AsyncHTTPTransport) -> None:
+        """Make a connection idle; one on which more came than its reply is closed first, and opens anew."""
+        try:
+            if _holds_more(connection):
+                await connection.aclose()
+        finally:
+            self._idle.append(connection)
 
     def _open(self) -> httpx.AsyncHTTPTransport:
         limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=self._keep_alive_s)
@@ -56,7 +64,7 @@ class HttpxEngine(httpx.AsyncBaseTransport):
 class _LentStream(httpx.AsyncByteStream):
     """A reply's body that gives its connection back when it is closed."""
 
-    def __init__(self, stream: httpx.AsyncByteStream, give_back: Callable[[], None]) -> None:
+    def __init__(self, stream: httpx.AsyncByteStream, give_back: Callable[[], Awaitable[None]]) -> None:
         self._stream = stream
         self._give_back = give_back
 
@@ -67,4 +75,17 @@ class _LentStream(httpx.AsyncByteStream):
         try:
             await self._stream.aclose()
         finally:
-            self._give_back()
+            await self._give_back()
+
+
+def _holds_more(connection: httpx.AsyncHTTPTransport) -> bool:
+    """Tell whether bytes beyond its reply are held for a connection; True too where that cannot be seen.
+
+    httpcore would take them for the reply to the next request, which would get somebody else's answer. It looks for
+    such bytes in the socket, but not in what h11 has read already, and has no public door to it.
+    """
+    try:
+        held = [one._connection._h11_state.trailing_data[0] for one in connection._pool.connections]  # type: ignore[attr-defined]  # noqa: SLF001
+    except AttributeError:
+        return True
+    return any(held)

@@ -1,19 +1,21 @@
 """Takes loaded secrets out of everything that came from outside, before anyone else sees it.
 
-Texts and bytes enter and leave; a secret is found by exact match: as it is, as any JSON writer may escape it (each sign
-by itself, as some escape `+` or `/`), in base64, and percent-encoded.
+Texts and bytes enter and leave; a secret is found as it is, in base64, in HTML, percent-encoded, and as any JSON writer
+may escape it: each sign by itself, as some escape `+` or `/`, and again for each JSON text that holds the other.
 """
 
 import base64
-import json
+import html
 import re
 from collections.abc import Iterable
-from urllib.parse import quote
 
 MASK = "***"
 _URL_SAFE = str.maketrans("+/", "-_")
 _MIN_SECRET_CHARS = 8
 """Shorter values are placeholders (`EMPTY`, `ollama`): masking them would change answers and hide nothing."""
+_SIGNS = re.compile(r"\\+|[^\\]")
+_SOME, _ANY = r"\\{1,15}+", r"\\{0,15}+"
+"""Backslashes, as many as JSON puts before a sign that it wraps four times; more would make long runs of them slow."""
 
 
 class Redactor:
@@ -28,7 +30,7 @@ class Redactor:
         forms: set[str] = set()
         for secret in kept:
             coded = base64.b64encode(secret.encode()).decode().rstrip("=")
-            forms |= {secret, coded, coded.translate(_URL_SAFE), quote(secret, safe="")}
+            forms |= {secret, coded, coded.translate(_URL_SAFE), html.escape(secret)}
         # The longest first, so that a secret within another one does not leave a part of it behind.
         self._texts = sorted(forms, key=len, reverse=True)
         self._bytes = [form.encode() for form in self._texts]
@@ -43,27 +45,38 @@ class Redactor:
         """Return the text with every secret masked."""
         for form in self._texts:
             text = text.replace(form, MASK)
-        return self._escaped.sub(MASK, text) if self._escaped is not None and "\\" in text else text
+        is_escaped = "\\" in text or "%" in text
+        return self._escaped.sub(MASK, text) if self._escaped is not None and is_escaped else text
 
     def redact_bytes(self, content: bytes) -> bytes:
         """Return the content with every secret masked; the same object when it holds none."""
         for form in self._bytes:
             if form in content:
                 content = content.replace(form, MASK.encode())
-        if self._escaped_bytes is not None and b"\\" in content and self._escaped_bytes.search(content):
+        is_escaped = b"\\" in content or b"%" in content
+        if self._escaped_bytes is not None and is_escaped and self._escaped_bytes.search(content):
             content = self._escaped_bytes.sub(MASK.encode(), content)
         return content
 
 
 def _match_escaped(secret: str) -> str:
-    """Return a pattern that finds a secret in JSON text, whichever of its signs are escaped."""
-    return "".join(map(_match_sign, secret))
+    """Return a pattern that finds a secret in escaped text, whichever of its signs are escaped, and however often."""
+    return "".join(map(_match_signs, _SIGNS.findall(secret)))
 
 
-def _match_sign(sign: str) -> str:
-    units = sign.encode("utf-16-be")
-    codes = "".join(f"\\\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
-    # A hexadecimal digit may be of either case; the rest of the escape is as it is.
-    either = re.sub("[a-f]", lambda digit: f"[{digit.group()}{digit.group().upper()}]", codes)
-    plain = json.dumps(sign, ensure_ascii=False)[1:-1]
-    return f"(?:{re.escape(sign)}|{re.escape(plain)}|\\\\?{re.escape(sign)}|{either})"
+def _match_signs(signs: str) -> str:
+    """Return a pattern of one sign, or of a run of backslashes.
+
+    No text fits it in two ways, and its repeats are bounded and possessive: a text that holds only the beginning of a
+    secret is searched in one pass, where any choice would double the time with each sign.
+    """
+    if signs.startswith("\\"):
+        return rf"(?:(?:{_SOME}u005[cC])++|(?:%5[cC])++|{_SOME})"
+    units = signs.encode("utf-16-be").hex(" ", 2).split()
+    escaped = "".join(f"{_SOME}u{_match_hexadecimal(unit)}" for unit in units)
+    percent = "".join(f"%{_match_hexadecimal(byte)}" for byte in signs.encode().hex(" ").split())
+    return f"(?:{escaped}|{percent}|{_ANY}{re.escape(signs)})"
+
+
+def _match_hexadecimal(digits: str) -> str:
+    return re.sub("[a-f]", lambda digit: f"[{digit.group()}{digit.group().upper()}]", digits)

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+_MAX_CHARS = 64
+"""No wait is written longer; beyond it hostile numbers overflow."""
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 _ISO_DATE = re.compile(r"\s*\d{4}-\d\d-\d\d")
 _PARTS = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s|us|µs|μs|ns)")
@@ -37,6 +39,8 @@ def parse_retry_after(headers: Mapping[str, str], *, now: datetime | None = None
 def parse_duration(text: str) -> float | None:
     """Return the seconds of a plain number or of a Go duration (`1m30s`, `7.66s`, `17ms`); None unless more than 0."""
     stripped = text.strip()
+    if len(stripped) > _MAX_CHARS:
+        return None
     if not _DURATION.fullmatch(stripped):
         return _parse_number(stripped)
     value = math.fsum(float(number) * _UNITS_S[unit] for number, unit in _PARTS.findall(stripped))

@@ -8,7 +8,7 @@ network, no clock. Source: WIRE section 2.6 and the issues cited there.
 from typing import Any
 
 from evalrun.dispatch.assembly import Assembly, ChunkError
-from evalrun.dispatch.faults import describe_body, excerpt, find_complaint
+from evalrun.dispatch.faults import find_complaint
 from evalrun.dispatch.json_text import load_fragment, write_fragments
 from evalrun.dispatch.sse import SseEvent, SseParser
 
@@ -22,7 +22,7 @@ _LONGEST_FIELD_BYTES = 6
 
 
 class StreamDamageError(Exception):
-    """What came is no chat-completions stream; the message says why."""
+    """What came is no chat-completions stream; the message says why, quotes uncut."""
 
 
 class StreamReader:
@@ -104,6 +104,8 @@ class StreamReader:
     def explain_gap(self, *, is_cut: bool) -> str | None:
         """Return what is missing from a stream that ended; None when it is complete or reported an error.
 
+        Quotes in it are to be shortened once secrets in them are masked, never before: a cut would hide half of one.
+
         Args:
             is_cut: Whether the connection, a deadline or a damaged coding ended it.
         """
@@ -111,7 +113,7 @@ class StreamReader:
         if self.has_failed:
             return None
         if self._n_events == 0:
-            begin = describe_body(bytes(self.head))[:120]
+            begin = bytes(self.head).decode("utf-8", "replace").strip()
             return "it ended before its first event" + (f", it begins with: {begin}" if begin else "")
         if assembly.n_choices == 0:
             return f"{self._n_events} events, but no choice among them"
@@ -194,7 +196,7 @@ class StreamReader:
         if event.name == "error":
             return {"error": text}
         if event.name in {"", "message"}:
-            raise StreamDamageError(f"event {self._n_events + 1} is no JSON: {excerpt(text)[:120]}")
+            raise StreamDamageError(f"event {self._n_events + 1} is no JSON: {text[:HEAD_BYTES]}")
         return {}
 
     def _take_value(self, value: Any, name: str) -> None:

@@ -11,7 +11,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import anyio
@@ -20,7 +20,7 @@ import httpx
 from evalrun import __version__
 from evalrun.dispatch.exchange import Deadlines, Exchange
 from evalrun.dispatch.fast_engine import FastEngine
-from evalrun.dispatch.faults import Evidence
+from evalrun.dispatch.faults import Evidence, excerpt
 from evalrun.dispatch.httpx_engine import HttpxEngine
 from evalrun.dispatch.intake import Intake, IntakeError
 from evalrun.dispatch.redaction import Redactor
@@ -36,7 +36,7 @@ from evalrun.errors import (
     TimedOutError,
 )
 from evalrun.options import EndpointOptions
-from evalrun.records import ErrorCode, SimulatorHint
+from evalrun.records import Completion, ErrorCode, SimulatorHint
 
 KEEP_ALIVE_S = 15.0
 """Idle connections are dropped after this; many servers close theirs sooner, which is noticed at reuse."""
@@ -52,6 +52,20 @@ _ENGINE_ERRORS = (
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.LocalProtocolError, httpx.UnsupportedProtocol)
 # The peer hung up in the middle of a handshake: a lost connection, not a wrong certificate.
 _LOST_HANDSHAKE = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+_UNKNOWN_AUTHORITY = "its certificate comes from an authority that is not known here"
+_AUTHORITY_ITSELF = (
+    "its certificate is an authority's own, self-signed perhaps, which this engine takes for no server's: "
+    "`transport: httpx` does once SSL_CERT_FILE names it"
+)
+_NO_TLS = "it does not speak TLS there; perhaps its address begins with http://"
+_TLS_MEANINGS = (
+    ("UnknownIssuer", _UNKNOWN_AUTHORITY),
+    ("local issuer certificate", _UNKNOWN_AUTHORITY),
+    ("CaUsedAsEndEntity", _AUTHORITY_ITSELF),
+    ("corrupt message", _NO_TLS),
+    ("WRONG_VERSION_NUMBER", _NO_TLS),
+)
+"""How OpenSSL and rustls word what people do most often, and what it means."""
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
@@ -71,6 +85,11 @@ class Target:
     def url(self) -> str:
         """The address that requests are posted to: nothing is inserted between base and path."""
         return self.base_url.rstrip("/") + "/chat/completions"
+
+    @property
+    def is_encrypted(self) -> bool:
+        """True when requests go to an https address."""
+        return self.url.lower().startswith("https:")
 
     @property
     def is_simulator(self) -> bool:
@@ -100,7 +119,8 @@ class Reply:
     is_redacted: bool
     """True when the body held a secret, which is masked now."""
     flags: tuple[str, ...] = ()
-    """What is odd about the way it came: `no_done`, `finish_repeated`; `not_streamed` where a stream was asked for."""
+    """What is odd about the way it came: `no_done`, `finish_repeated`, `number_dropped` of a stream; `not_streamed`
+    where one was asked for."""
 
 
 def make_target(options: EndpointOptions, *, environ: Mapping[str, str], base_url: str | None = None) -> Target:
@@ -112,7 +132,8 @@ def make_target(options: EndpointOptions, *, environ: Mapping[str, str], base_ur
         base_url: Address of an embedded simulator, with its base path; None takes the endpoint's own.
 
     Raises:
-        ConfigError: A variable is missing, empty or no header value; the message names it, never its value.
+        ConfigError: A variable is missing, empty or no header value; the message names it, never its value. Or no
+            certificate authority can be loaded, which an https address needs.
     """
     variables = ([options.api_key_env] if options.api_key_env is not None else []) + list(options.header_env.values())
     secrets = {name: environ.get(name, "").strip() for name in variables}
@@ -128,12 +149,28 @@ def make_target(options: EndpointOptions, *, environ: Mapping[str, str], base_ur
     if address is None:
         msg = "the endpoint's simulator is not running: its address is not known"
         raise ConfigError(msg)
-    return Target(
+    target = Target(
         base_url=address,
         options=options,
         api_key=secrets[options.api_key_env] if options.api_key_env is not None else None,
         headers={header: secrets[name] for header, name in options.header_env.items()},
     )
+    if target.is_encrypted:
+        _check_authorities(target)
+    return target
+
+
+def _check_authorities(target: Target) -> None:
+    """Make sure that the target's engine finds somebody to trust, before anything is sent."""
+    try:
+        _open_engine(target, Deadlines.of(target.options.timeout_s))
+    except OSError as error:
+        named = [f"{name}={os.environ[name]}" for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
+        problem = Problem(
+            message=f"no certificate authority can be loaded ({', '.join(named) or error})",
+            hint="name a PEM file of certificates in SSL_CERT_FILE, or unset it",
+        )
+        raise ConfigError([problem]) from error
 
 
 def _describe_flaw(value: str) -> str:
@@ -198,10 +235,19 @@ class Transport:
                 try:
                     return self._finish(exchange, await self._exchange(exchange, headers))
                 except _ENGINE_ERRORS as error:
-                    if not (may_replace and exchange.met_dead_connection):
+                    if not (may_replace and exchange.met_dead_connection) or _is_garbled(error):
                         raise self._translate(error, exchange) from None
                 exchange.restart()
         return self._finish_late(exchange)
+
+    def mask(self, completion: Completion) -> Completion:
+        """Return a completion whose texts hold no secret: one that came in parts is whole only now, put together."""
+        texts = (completion.output, completion.refusal, completion.reasoning)
+        output, refusal, reasoning = masked = tuple(text and self._redactor.redact(text) for text in texts)
+        if masked == texts:
+            return completion
+        flags = tuple(dict.fromkeys((*completion.flags, "redacted")))
+        return replace(completion, output=output, refusal=refusal, reasoning=reasoning, flags=flags)
 
     async def _exchange(self, exchange: Exchange, headers: RawHeaders) -> Intake:
         request = httpx.Request(
@@ -282,7 +328,7 @@ class Transport:
         evidence = self._make_evidence(exchange, intake)
         if failure.code is ErrorCode.BODY_TOO_LARGE:
             return MalformedReplyError(failure.code, failure.message, **evidence)
-        message = self._redactor.redact(failure.message)
+        message = excerpt(self._redactor.redact(failure.message))
         is_gap = failure.code is ErrorCode.STREAM_INCOMPLETE
         text = (
             f"HTTP {intake.status}, but {message}" if is_gap else f"HTTP {intake.status} with a damaged body: {message}"
@@ -311,9 +357,8 @@ class Transport:
 def _open_engine(target: Target, deadlines: Deadlines) -> httpx.AsyncBaseTransport:
     """Return the engine that a target asks for: the fast one unless it says `transport: httpx`."""
     if target.options.transport == "httpx":
-        is_encrypted = target.url.lower().startswith("https:")
-        return HttpxEngine(is_encrypted=is_encrypted, keep_alive_s=KEEP_ALIVE_S)
-    return FastEngine(deadlines, keep_alive_s=KEEP_ALIVE_S)
+        return HttpxEngine(is_encrypted=target.is_encrypted, keep_alive_s=KEEP_ALIVE_S)
+    return FastEngine(deadlines, keep_alive_s=KEEP_ALIVE_S, is_encrypted=target.is_encrypted)
 
 
 class _Body(httpx.AsyncByteStream):
@@ -374,24 +419,38 @@ def _describe_fault(error: Exception, exchange: Exchange) -> _Fault:
 
 
 def _describe_lost_reply(error: Exception, *, is_answered: bool) -> _Fault:
-    if isinstance(error, httpx.RemoteProtocolError) and not str(error).startswith("Server disconnected"):
+    if _is_garbled(error):
         return _Fault(DamagedReplyError, ErrorCode.BODY_INVALID, f"the reply is not HTTP: {error}")
     place = "in the middle of its reply" if is_answered else "before it replied"
     return _Fault(ConnectionFaultError, ErrorCode.RESET, f"the server closed the connection {place}")
 
 
+def _is_garbled(error: Exception) -> bool:
+    """Tell whether a reply came and was no HTTP; httpx calls a connection that ended without one by the same name."""
+    return isinstance(error, httpx.RemoteProtocolError) and not str(error).startswith("Server disconnected")
+
+
 def _describe_failed_connect(error: Exception) -> _Fault:
     causes = list(_iterate_causes(error))
     for cause in causes:
-        if isinstance(cause, ssl.SSLError) and not isinstance(cause, _LOST_HANDSHAKE):
+        if isinstance(cause, _LOST_HANDSHAKE):
+            text = "no connection: the server hung up in the TLS handshake; perhaps it does not speak TLS 1.2 or newer"
+            return _Fault(ConnectionFaultError, ErrorCode.CONNECT, text)
+        if isinstance(cause, ssl.SSLError):
             reason = getattr(cause, "verify_message", None) or cause.reason or str(cause)
-            return _Fault(MalformedReplyError, ErrorCode.TLS, f"no secure connection: {reason}")
+            return _Fault(MalformedReplyError, ErrorCode.TLS, f"no secure connection: {_explain_tls(reason)}")
         if isinstance(cause, socket.gaierror):
             return _Fault(ConnectionFaultError, ErrorCode.DNS, f"the host name cannot be resolved: {cause.strerror}")
     # asyncio words its own errors ("Connect call failed"); the number says what the system said.
     reasons = [os.strerror(cause.errno) for cause in causes if isinstance(cause, OSError) and cause.errno]
     reason = reasons[-1] if reasons else str(error) or type(error).__name__
     return _Fault(ConnectionFaultError, ErrorCode.CONNECT, f"no connection: {reason}")
+
+
+def _explain_tls(reason: str) -> str:
+    """Return a TLS library's reason with what it means in words, where it has none itself."""
+    meaning = next((meaning for words, meaning in _TLS_MEANINGS if words in reason), None)
+    return reason if meaning is None else f"{meaning} ({reason})"
 
 
 def _iterate_causes(error: BaseException) -> Iterator[BaseException]:

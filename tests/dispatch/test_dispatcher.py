@@ -399,6 +399,21 @@ async def test_secrets_do_not_reach_the_records(endpoint: FakeEndpoint) -> None:
     assert (completion.output, completion.flags) == ("key ***", ("redacted",))
 
 
+@pytest.mark.parametrize("field", ["content", "reasoning_details"])
+async def test_secret_spread_over_parts_is_masked(endpoint: FakeEndpoint, field: str) -> None:
+    """A key that comes in pieces, part by part, does not come together in our tables."""
+    key = "sk-canary-0123456789"
+    parts = [{"type": "text", "text": piece} for piece in ("my ", key[:7], key[7:15], key[15:])]
+    endpoint.default = reply_json(make_completion("x", message={field: parts}))
+    rig = make_rig(endpoint.base_url, api_key_env="KEY", environ={"KEY": key})
+    await rig.run([make_request("one")])
+    completion = rig.outcomes["one"].completion
+    assert completion is not None
+    assert key not in repr(rig.records)
+    assert "my ***" in {completion.output, completion.reasoning}
+    assert "redacted" in completion.flags
+
+
 # Stopped lanes
 
 

@@ -68,6 +68,12 @@ def test_duration_is_read(text: str, seconds: float | None) -> None:
     assert parse_duration(text) == pytest.approx(seconds)
 
 
+@pytest.mark.parametrize("text", [("9" * 308 + "s") * 3, "9" * 400, "1" * 65])
+def test_endless_number_is_no_wait(text: str) -> None:
+    """A number beyond all measure is ignored, and raises nothing."""
+    assert parse_retry_after({"retry-after": text}) is None
+
+
 def test_date_is_read_against_the_servers_clock() -> None:
     """A server whose clock is an hour off still gets the wait that it means."""
     headers = {"retry-after": "Sun, 22 Nov 2026 13:00:10 GMT", "date": "Sun, 22 Nov 2026 13:00:00 GMT"}

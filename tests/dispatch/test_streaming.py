@@ -260,3 +260,16 @@ async def test_secret_spread_over_deltas_is_masked(endpoint: FakeEndpoint, end: 
         seen = (await fail(endpoint.base_url, **options, timeout_s=TimeoutOptions(idle=0.2, total=20))).body or b""
     assert b"***" in seen
     assert PIECES[0].encode() not in seen
+
+
+@pytest.mark.parametrize("n_before", [90, 110, 470, 490, 1990])
+@pytest.mark.parametrize("begin", [b"data: ", b": ", b"id: "], ids=["no JSON", "comment", "id"])
+async def test_quoted_words_of_a_server_are_masked_before_they_are_cut(
+    endpoint: FakeEndpoint, begin: bytes, n_before: int
+) -> None:
+    """Where a message quotes only the beginning of what came, the cut never leaves half a key behind."""
+    endpoint.default = FakeReply(body=begin + b"x" * n_before + KEY.encode() + b"\n\n", headers=SSE)
+    error = await fail(endpoint.base_url, environ={"API_KEY": KEY}, api_key_env="API_KEY")
+    assert "xxx" in error.message
+    assert len(error.message) < 600
+    assert KEY[:8] not in error.message

@@ -139,8 +139,10 @@ async def test_coded_body_is_decoded(endpoint: FakeEndpoint) -> None:
         FakeReply(body=b"x", headers={"content-encoding": "br"}),
         FakeReply(raw=b"SSH-2.0-OpenSSH_9.2\r\n\r\n"),
         FakeReply(raw=b"HTTP/1.1 200 OK\r\nx: " + b"y" * 1_000_000 + b"\r\ncontent-length: 0\r\n\r\n"),
+        FakeReply(raw=b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nZZ\r\n"),
+        FakeReply(raw=b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nno trailer\r\n\r\n"),
     ],
-    ids=["length", "chunked", "gzip cut", "no gzip", "brotli", "not HTTP", "huge header"],
+    ids=["length", "chunked", "gzip cut", "no gzip", "brotli", "not HTTP", "huge header", "chunk size", "trailer"],
 )
 async def test_damaged_transfer_is_never_a_reply(endpoint: FakeEndpoint, reply: FakeReply) -> None:
     """A body that is not what its framing promised is `body_invalid`, and may have been billed."""
