@@ -7,11 +7,11 @@ so that every later writer (journal, Parquet, report) can encode them.
 import json
 import math
 import re
+from codecs import BOM_UTF8
 from typing import Any, NamedTuple
 
 import orjson
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # A pair of surrogate escapes, a lone one, or any other escape: read in one pass so that `\\ud800` (an escaped
 # backslash and plain text) is left alone.
 _ESCAPES = re.compile(
@@ -44,7 +44,7 @@ def load_json(body: bytes) -> LoadedJson:
     Raises:
         ValueError: The body is not JSON, not UTF-8, or nested too deeply.
     """
-    text = body.removeprefix(_BYTE_ORDER_MARK)
+    text = body.removeprefix(BOM_UTF8)
     try:
         return LoadedJson(orjson.loads(text))
     except orjson.JSONDecodeError:

@@ -5,6 +5,7 @@ Invariant: a reply counts as complete only if each of its choices said how it en
 network, no clock. Source: WIRE section 2.6 and the issues cited there.
 """
 
+from codecs import BOM_UTF8
 from typing import Any
 
 from evalrun.dispatch.assembly import Assembly, ChunkError
@@ -16,7 +17,6 @@ HEAD_BYTES = 16 * 1024
 """How much of a stream is kept as it came, to show where a failed one went wrong."""
 _DONE = b"[DONE]"
 _BLANK = b" \t\r\n"
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _LONGEST_FIELD_BYTES = 6
 
@@ -150,7 +150,7 @@ class StreamReader:
 
     def _decide(self, begin: bytes) -> bool | None:
         """Tell a document from a stream by its first signs; None while there are too few of them."""
-        signs = begin.removeprefix(_BYTE_ORDER_MARK).lstrip(_BLANK)
+        signs = begin.removeprefix(BOM_UTF8).lstrip(_BLANK)
         if signs[:1] in {b"{", b"[", b"<"}:
             return True
         if signs.startswith(_FIELDS):
