@@ -36,6 +36,18 @@ class RawServer:
     raw: bytes
     port: int = 0
     hung_up: asyncio.Event = field(default_factory=asyncio.Event)
+    _connections: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve a connection, and know of it until it has ended."""
+        task = asyncio.ensure_future(self.handle(reader, writer))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    async def settle(self) -> None:
+        """Wait until every client has hung up: the engine does so behind its caller's back."""
+        with anyio.fail_after(HANG_GUARD_S):
+            await asyncio.gather(*self._connections)
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one request, then wait for the end."""
@@ -46,16 +58,19 @@ class RawServer:
             await reader.read()
             self.hung_up.set()
         writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
 
 
 @asynccontextmanager
 async def serve_raw(raw: bytes) -> AsyncIterator[RawServer]:
     """Serve fixed bytes."""
     server = RawServer(raw)
-    listening = await asyncio.start_server(server.handle, "127.0.0.1", 0)
+    listening = await asyncio.start_server(server.accept, "127.0.0.1", 0)
     server.port = listening.sockets[0].getsockname()[1]
     async with listening:
         yield server
+        await server.settle()
 
 
 @pytest.mark.parametrize("raw", [b"", OK[:-1]], ids=["before the headers", "in the body"])
