@@ -94,8 +94,9 @@ class FastEngine(httpx.AsyncBaseTransport):
         return httpx.Response(response.status, headers=headers, stream=stream)
 
     async def aclose(self) -> None:
-        """Close every connection."""
+        """Close every connection; nothing can be sent afterwards."""
         await self._client.close()
+        del self._client  # Idle connections are closed once nothing refers to their pool, not by closing it.
 
     def _take_idle(self) -> bool:
         """Tell whether an idle connection should be there, and count it out."""

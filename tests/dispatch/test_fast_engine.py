@@ -86,6 +86,17 @@ async def test_connection_of_a_request_that_was_given_up_is_closed(raw: bytes) -
                 await server.hung_up.wait()
 
 
+async def test_closed_transport_leaves_no_connection() -> None:
+    """Who has closed a transport holds no connection any more, idle ones included."""
+    async with serve_raw(OK) as server:
+        target = make_target(make_options(f"http://127.0.0.1:{server.port}/v1"), environ={})
+        async with open_transport(target) as transport:
+            await transport.send(BODY)
+            assert not server.hung_up.is_set()
+        with anyio.fail_after(5):
+            await server.hung_up.wait()
+
+
 async def test_header_beyond_ascii_costs_no_other_header() -> None:
     """A header value that is not ASCII is left out; the reply and its other headers are kept."""
     raw = OK.replace(b"\r\n\r\n", b"\r\nx-odd: caf\xe9\r\nx-request-id: r1\r\n\r\n")
