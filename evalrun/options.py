@@ -49,13 +49,15 @@ class RetryOptions(_Options):
     """When a failed attempt is followed by another."""
 
     max_attempts: Annotated[int, Ge(1), Le(100)] = 6
-    """Attempts per row, the first one included."""
+    """Attempts per row, the first one included. Those that an outage of the whole lane failed do not count, nor do 429s
+    for sending too fast: then the lane waits, and `max_pause_s` bounds the time."""
     base_s: Seconds = 1.0
     """First back-off's upper bound; it doubles with each attempt (full jitter)."""
     max_s: Seconds = 60.0
     """Longest back-off."""
     max_pause_s: Seconds = 600.0
-    """Longest Retry-After that is waited for; a longer one stops the lane, resumable."""
+    """Longest Retry-After that is waited for; a longer one stops the lane, resumable, and so does an outage of this
+    length, or so long a time in which 429s let nothing in."""
     max_timeouts: Annotated[int, Ge(0), Le(100)] = 2
     """Retries after a deadline that passed once the body was sent: each may be billed."""
 
@@ -402,6 +404,9 @@ class Job(_Options):
     """How often each row is asked."""
     graders: tuple[GraderOptions, ...] = ()
     """Checks for every sample."""
+    reuse: Text | Annotated[tuple[Text, ...], MinLen(1)] | None = None
+    """Runs whose outcomes are taken over where they were paid for the same request: `latest` (the job's newest
+    finished run), a run, or a list of runs; `--reuse` takes its place. Default: none."""
     budget: BudgetOptions | None = None
     """What the run may spend; default: no limit."""
     gate: GateOptions | None = None

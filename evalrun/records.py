@@ -8,17 +8,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any
 
 SCHEMA_VERSION = "1"
 """Version of the run folder's tables and of every `--json` object."""
 
 SIMULATOR_VERSION = "1"
 """Version of the simulator's behaviour: same version, profile, seed and request give the same reply."""
-
-
-LaneState = Literal["open", "waiting", "probing", "stopped"]
-"""What a lane does now."""
 
 
 class Status(StrEnum):
@@ -305,49 +301,10 @@ class Outcome:
     is_permanent: bool = False
     """True for an error of a kind that can pass when the server's own words say that this one does not: a permanent
     error inside a 200. A resume leaves such a row alone."""
-
-
-@dataclass(slots=True, kw_only=True)
-class LaneProgress:
-    """One lane while it is asked: written by the dispatcher, read by whoever shows it, and at the end by run.json.
-
-    The one mutable record. Times are of the monotonic clock.
-    """
-
-    endpoint: str
-    model: str
-    total: int
-    """Rows planned for this lane in this call (finished ones of an earlier call not counted)."""
-    done: int = 0
-    """Rows with an outcome, errors included."""
-    answered: int = 0
-    errors: int = 0
-    retries: int = 0
-    rate_limited: int = 0
-    in_flight: int = 0
-    limit: int = 0
-    """Requests that may be in flight now; it grows and shrinks with what the server takes. 0 before the first one."""
-    state: LaneState = "open"
-    """`open`: it sends; `waiting`: it holds back until `waiting_until_s`; `probing`: the endpoint does not answer, and
-    is tried with single requests; `stopped`: it sends nothing more in this call, see `stopped_by`."""
-    waiting_until_s: float = 0.0
-    """Monotonic time until which the lane waits; 0 when it does not."""
-    waiting_for: str | None = None
-    """What it waits for: `retry_after`, `requests_per_minute`, `tokens_per_minute`, `learned_rate`, `outage`,
-    `retry_budget` or `budget`; None when it does not wait."""
-    waited_s: dict[str, float] = field(default_factory=dict)
-    """Seconds in which something was left to send and nothing could leave, by what it waited for, over this call."""
-    wall_s: float | None = None
-    """Seconds from the start of the call's asking to the lane's last outcome; None while it is under way."""
-    history: list[tuple[float, str, float | None]] = field(default_factory=list)
-    """What was decided about its pace, oldest first and bounded: (seconds since the asking began, what, value)."""
-    tokens: int = 0
-    spent_usd: Decimal = Decimal(0)
-    unknown_cost: int = 0
-    """Answered rows whose cost is unknown."""
-    stopped_by: str | None = None
-    """Error code that stopped the lane; None while it is open."""
-    stop_message: str | None = None
+    reused_from: str | None = None
+    """run_id of the run that asked it, when it was taken over from an older one; None when this run asked it."""
+    reused_row_id: str | None = None
+    """The row that it was the outcome of there, when that is another one than here; None otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -429,6 +386,8 @@ class ArmSummary:
     """Pass rate within each category."""
     n_samples: int = 0
     """Samples with at least one verdict: the interval's n. Equals `n_scored` without repeats."""
+    n_reused: int = 0
+    """Rows whose outcome was taken over from an older run."""
     n_hard_undecided: int = 0
     """Samples that break no `hard: true` grader, but on which one could not decide."""
 

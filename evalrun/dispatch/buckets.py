@@ -19,11 +19,11 @@ class RateBucket:
         now_s: Monotonic time; the bucket begins with all that it can save.
     """
 
-    __slots__ = ("_balance", "_burst_s", "_filled_at_s", "_per_s")
+    __slots__ = ("_balance", "_burst_s", "_capacity", "_filled_at_s", "_per_s")
 
     def __init__(self, per_minute: float, *, burst_s: float = 1.0, now_s: float) -> None:
-        self._per_s = per_minute / 60
         self._burst_s = burst_s
+        self.per_minute = per_minute
         self._filled_at_s = now_s
         self._balance = self._capacity
 
@@ -35,6 +35,7 @@ class RateBucket:
     @per_minute.setter
     def per_minute(self, per_minute: float) -> None:
         self._per_s = per_minute / 60
+        self._capacity = max(_OPEN, self._per_s * self._burst_s)
 
     def opens_at_s(self, now_s: float) -> float:
         """Return the time from which more may be taken; not after `now_s` when that is now."""
@@ -64,10 +65,6 @@ class RateBucket:
         if until_s > self._filled_at_s:
             self._balance = min(_OPEN, self._balance + (until_s - self._filled_at_s) * self._per_s)
             self._filled_at_s = until_s
-
-    @property
-    def _capacity(self) -> float:
-        return max(_OPEN, self._per_s * self._burst_s)
 
     def _refill(self, now_s: float) -> None:
         """Add what the time since has brought, up to what may be saved; what was given back may stand above that."""

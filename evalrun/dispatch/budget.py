@@ -116,7 +116,7 @@ class RunBudget:
     def is_spent(self) -> str | None:
         """Why nothing more may leave in this call, and what to do; None while something may. Once said, it stands."""
         if self._is_late:
-            return f"budget: {self._wall_s:g} s of wall time used; raise `budget.wall_s`, then {RESUME_HINT}"
+            return f"budget: {self._wall_s:g} s of wall time used; {RESUME_HINT}, for as long again"
         if self._is_unpriced:
             return (
                 "budget: the price of the next request is unknown; give its model a `price`, "

@@ -34,18 +34,25 @@ from evalrun.dispatch.outcomes import (
 )
 from evalrun.dispatch.pacing import Pacer
 from evalrun.dispatch.schedule import HeldRow, LaneWork, Schedule, Track
-from evalrun.dispatch.stops import RESUME_HINT, StopSignal, explain_outage, explain_refusal, explain_refusals
+from evalrun.dispatch.stops import (
+    RESUME_HINT,
+    StopSignal,
+    explain_outage,
+    explain_refusal,
+    explain_refusals,
+    explain_throttling,
+)
 from evalrun.dispatch.till import Hold, Till, count_tokens, judge_used_tokens
 from evalrun.dispatch.transport import Reply, Target, Transport, make_hint_headers, open_transport
 from evalrun.dispatch.wire import parse_reply
 from evalrun.errors import ApiError, ContentRefusedError
+from evalrun.lane_progress import LaneProgress
 from evalrun.options import PriceOptions
 from evalrun.records import (
     ANSWERED,
     Attempt,
     Completion,
     ErrorCode,
-    LaneProgress,
     Outcome,
     Request,
     Started,
@@ -166,10 +173,10 @@ class _Endpoint:
         tracks = [
             Track(work=work, lane=self._make_lane(work, shared), queue=LaneQueue(work.requests)) for work in works
         ]
-        self._schedule = Schedule(tracks, around.till, self._end_for_budget)
+        concurrency = target.options.concurrency
+        self._schedule = Schedule(tracks, around.till, self._end_for_budget, concurrency=concurrency)
         n_rows = sum(work.progress.total for work in works)
-        self._n_workers = max(1, min(target.options.concurrency, n_rows))
-
+        self._n_workers = max(1, min(concurrency, n_rows))
         self._bench = Bench()
         self._scope = anyio.CancelScope()
         around.till.listen(self._heed_till)
@@ -213,6 +220,7 @@ class _Endpoint:
                     workers.start_soon(self._work, transport)
         for track in self._schedule.tracks:
             self._give_back_rest(track)
+            track.lane.end_waiting(self._around.clock.now_s())
             track.work.progress.wall_s = max(0.0, track.ended_s - self._around.started_s)
 
     def _heed_stop(self) -> None:
@@ -392,25 +400,27 @@ class _Endpoint:
 
     def _stop_for(self, track: Track, error: ApiError, fate: Fate) -> None:
         """Stop the failure's lane, or all lanes of the endpoint when its key is refused."""
-        clock = self._around.clock
-        if fate is Fate.FAIL_AND_STOP:
-            message = explain_refusals(error, n_rows=MAX_ALIKE_REFUSALS)
-        elif track.lane.is_over and not self._is_parked(error):
-            down_s = track.lane.find_silence_s(clock.now_s())
-            message = explain_outage(error.message, self._target, n_sent=track.lane.n_sent, down_s=down_s)
-        else:
-            message = explain_refusal(
-                error,
-                self._target,
-                now=clock.utc_now(),
-                wire_model=track.work.wire_model,
-                known_models=self._around.known_models,
-            )
+        message = explain_refusals(error, n_rows=MAX_ALIKE_REFUSALS) if fate is Fate.FAIL_AND_STOP else None
+        message = message or self._explain_stop(track, error)
         for stopped in self._schedule.tracks if error.code == ErrorCode.AUTH else [track]:
             self._stop(stopped, error.code, message)
 
-    def _is_parked(self, error: ApiError) -> bool:
-        return (error.retry_after_s or 0.0) > self._target.options.retry.max_pause_s
+    def _explain_stop(self, track: Track, error: ApiError) -> str:
+        lane, clock = track.lane, self._around.clock
+        is_parked = (error.retry_after_s or 0.0) > self._target.options.retry.max_pause_s
+        if lane.is_over and not is_parked:
+            down_s = lane.find_silence_s(clock.now_s())
+            return explain_outage(error.message, self._target, n_sent=lane.n_sent, down_s=down_s)
+        refused_s = lane.find_refused_s(clock.now_s())
+        if error.code == ErrorCode.RATE_LIMITED and refused_s is not None and not is_parked:
+            return explain_throttling(error.message, refused_s=refused_s)
+        return explain_refusal(
+            error,
+            self._target,
+            now=clock.utc_now(),
+            wire_model=track.work.wire_model,
+            known_models=self._around.known_models,
+        )
 
     def _stop(self, track: Track, code: str, message: str) -> None:
         track.lane.stop(code, message, self._around.clock.now_s())

@@ -56,14 +56,10 @@ class FailureRuns:
     def __init__(self) -> None:
         self._answered_s = -math.inf
         self._out: list[float] = []
-        self._runs: list[Run | None] = [None]
-        """One before each request that is out, and one after the last; None where nothing failed."""
-        self._n_first = 0
-
-    @property
-    def n_first(self) -> int:
+        self._runs: dict[float, Run] = {}
+        """By the request, still out, before which they stand; the one after the last request by infinity."""
+        self.n_first = 0
         """First attempts in all runs together."""
-        return self._n_first
 
     @property
     def n_out(self) -> int:
@@ -73,7 +69,8 @@ class FailureRuns:
     def note_sent(self, sent_at_s: float) -> None:
         """Count a request that leaves; later than all before it."""
         self._out.append(sent_at_s)
-        self._runs.append(None)
+        if math.inf in self._runs:
+            self._runs[sent_at_s] = self._runs.pop(math.inf)
 
     def note_answered(self, sent_at_s: float) -> Run | None:
         """Note an answer: whatever was sent before its request was no outage.
@@ -85,16 +82,21 @@ class FailureRuns:
             return None
         self._answered_s = sent_at_s
         n_older = bisect_right(self._out, sent_at_s)
-        is_known = n_older > 0 and self._out[n_older - 1] == sent_at_s
-        # A request that was never noted as sent may stand anywhere in its run: that run is over as well.
+        settled = self._settle(n_older, sent_at_s) if self._runs else None
+        del self._out[:n_older]
+        return settled
+
+    def _settle(self, n_older: int, sent_at_s: float) -> Run | None:
+        """Take out the runs before an answered request, and return them as one."""
+        older = self._out[:n_older]
+        if not older or older[-1] != sent_at_s:
+            # A request that was never noted as sent may stand anywhere in its run: that run is over as well.
+            older.append(self._find_next(n_older))
         settled: Run | None = None
-        for run in self._runs[: n_older if is_known else n_older + 1]:
-            settled = _join(settled, run)
-        del self._out[:n_older], self._runs[:n_older]
-        if not is_known:
-            self._runs[0] = None
+        for place in older:
+            settled = _join(settled, self._runs.pop(place, None))
         if settled is not None:
-            self._n_first -= settled.n_by_kind[0]
+            self.n_first -= settled.n_by_kind[0]
         return settled
 
     def note_failed(self, failure: Run) -> Run | None:
@@ -106,25 +108,36 @@ class FailureRuns:
         place = self._take_back(failure.sent_at_s)
         if place is None:
             return None
-        run = self._runs[place] = _join(self._runs[place], failure)
-        self._n_first += failure.n_by_kind[0]
+        self.n_first += failure.n_by_kind[0]
+        run = self._runs.get(place)
+        if run is None:
+            self._runs[place] = failure
+            return failure
+        run.absorb(failure)
         return run
 
     def take_back(self, sent_at_s: float) -> Run | None:
         """Take a request out from between its neighbours, as if it had never left; return the run it stood in."""
         place = self._take_back(sent_at_s)
-        return None if place is None else self._runs[place]
+        return None if place is None else self._runs.get(place)
 
-    def _take_back(self, sent_at_s: float) -> int | None:
+    def _take_back(self, sent_at_s: float) -> float | None:
         """Take a request out and return the place of the run that it stood in; None when that is settled."""
         if sent_at_s <= self._answered_s:
             return None
-        place = bisect_left(self._out, sent_at_s)
-        if place < len(self._out) and self._out[place] == sent_at_s:
-            del self._out[place]
-            following = self._runs.pop(place + 1)
-            self._runs[place] = _join(self._runs[place], following)
+        index = bisect_left(self._out, sent_at_s)
+        if index == len(self._out) or self._out[index] != sent_at_s:
+            return self._find_next(index)
+        del self._out[index]
+        place = self._find_next(index)
+        run = _join(self._runs.pop(sent_at_s, None), self._runs.get(place))
+        if run is not None:
+            self._runs[place] = run
         return place
+
+    def _find_next(self, index: int) -> float:
+        """Return the request at an index among those that are out; infinity after the last one."""
+        return self._out[index] if index < len(self._out) else math.inf
 
 
 def _join(run: Run | None, other: Run | None) -> Run | None:

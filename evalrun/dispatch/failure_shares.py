@@ -50,7 +50,7 @@ class FailureShares:
 
     def note_answered(self, kind: int) -> None:
         """Count an attempt that was answered."""
-        self._shares[kind].add_answered()
+        self._shares[kind].n_answered += 1
 
     def note_failed(self, n_failed: Sequence[int]) -> None:
         """Count failures, by kind, that were no outage."""
@@ -89,25 +89,34 @@ class FailureShares:
 class _Share:
     """The share of attempts that fail, with the past fading away."""
 
-    __slots__ = ("_n", "_n_failed")
+    __slots__ = ("_n", "_n_failed", "n_answered")
 
     def __init__(self, first_guess: float) -> None:
+        self.n_answered = 0
+        """Attempts answered since a failure was last added or the share asked for; counted, and weighed only then."""
         self._n = float(_N_PRIOR)
         self._n_failed = first_guess * _N_PRIOR
 
-    def add_answered(self) -> None:
-        """Count an attempt that was answered."""
-        self._n = self._n * _FADING + 1
-        self._n_failed *= _FADING
-
     def add_failed(self, n: int) -> None:
         """Count attempts that failed; at least one."""
-        faded = _FADING**n
-        weight = (1 - faded) / (1 - _FADING)  # Each fades as the next one comes: the sum of their weights.
-        self._n = self._n * faded + weight
-        self._n_failed = self._n_failed * faded + weight
+        self._add_answered()
+        self._n_failed = self._n_failed * _FADING**n + self._add(n)
 
     def guess_upper(self) -> float:
         """Return the upper end of what the share may be; above 1 when little is known."""
+        self._add_answered()
         share = self._n_failed / self._n
         return share + _MARGIN_SDS * math.sqrt(max(0.0, share * (1 - share)) / self._n)
+
+    def _add_answered(self) -> None:
+        if self.n_answered:
+            self._n_failed *= _FADING**self.n_answered
+            self._add(self.n_answered)
+            self.n_answered = 0
+
+    def _add(self, n: int) -> float:
+        """Count attempts, and return what they weigh: each fades as the next one comes."""
+        faded = _FADING**n
+        weight = (1 - faded) / (1 - _FADING)
+        self._n = self._n * faded + weight
+        return weight

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from evalrun.records import LaneProgress
+from evalrun.lane_progress import LaneProgress
 
 OnEvent = Callable[..., None]
 """Takes what happened; by name `at` (UTC), `lane` (`endpoint/model`; None for the whole run), and its values."""

@@ -36,6 +36,11 @@ class LaneQueue(Generic[RowT]):
         """True until the plan has shown its end."""
         return not self._is_exhausted
 
+    @property
+    def n_waiting(self) -> int:
+        """Rows that wait for their next attempt."""
+        return len(self._waiting)
+
     def push(self, row: RowT, due_s: float) -> None:
         """Let a row wait until the given time."""
         self._n_pushed += 1  # Ties go by order; rows themselves are never compared.

@@ -16,14 +16,15 @@ from typing import Final, NamedTuple
 from evalrun.dispatch.lane_log import LaneLog
 from evalrun.dispatch.outage import Outage
 from evalrun.dispatch.pacing import Pacer
-from evalrun.dispatch.ramp import OVERLOAD_PAUSE_S, START, Ramp
-from evalrun.dispatch.rate_facts import read_rate_facts
+from evalrun.dispatch.ramp import START, Ramp
+from evalrun.dispatch.rate_facts import has_rate_facts, read_rate_facts
 from evalrun.dispatch.retry import RetryPolicy, Tries
 from evalrun.dispatch.retry_budget import RetryBudget
 from evalrun.dispatch.token_guess import TokenGuess
 from evalrun.errors import ApiError, TerminalError
+from evalrun.lane_progress import LaneProgress
 from evalrun.options import RetryOptions
-from evalrun.records import LANE_STOPPING, ErrorCode, LaneProgress
+from evalrun.records import LANE_STOPPING, ErrorCode
 
 MAX_ALIKE_REFUSALS: Final = 20
 """So many first rows refused alike, and nothing else heard, stop a lane: its job looks wrong."""
@@ -45,8 +46,8 @@ _OUTAGE: Final = frozenset(
 _SYSTEMATIC: Final = frozenset({ErrorCode.BAD_REQUEST, ErrorCode.CONTEXT_LENGTH, ErrorCode.ERROR_IN_200})
 _SLOW_DOWN: Final = re.compile(rb'"slow_down"')
 """OpenAI's word for a request rate that grew too fast."""
-_UNTOLD: Final = read_rate_facts({}, now=None)
-"""What headers without a word about limits tell: always this one."""
+_TOO_LARGE: Final = re.compile(rb"request too large", re.IGNORECASE)
+"""What OpenAI says of a request that takes more than a whole minute's tokens: no pace would let it in."""
 
 
 class Fate(Enum):
@@ -104,6 +105,12 @@ class Lane:
         self.guess = TokenGuess()
         self.is_proven = False
         """True once the lane answered anything but an outage."""
+        self.counts_tokens = tokens_per_minute is not None or (
+            shared is not None and shared.tokens_per_minute is not None
+        )
+        """True when a limit in tokens is known."""
+        self.n_sent = 0
+        """Attempts that left in this call."""
         self._options = options
         self._policy = RetryPolicy(options, rng)
         self._log = log or LaneLog(progress)
@@ -120,11 +127,11 @@ class Lane:
         self._ramp = Ramp(concurrency, start=concurrency if has_rate else START)
         self._outage = Outage(options.base_s, options.max_s, options.max_pause_s, rng)
         self._retries = RetryBudget(concurrency)
-        self._heeds_overload_from_s = 0.0
         self._is_shut = False
         self._waits_since_s = 0.0
         self._heard_s: float | None = None
-        self._n_sent = 0
+        self._refused_since_s: float | None = None
+        """The first refusal for sending too fast since something was let in; None when something was since."""
         self._refused_alike: str | None = None
         self._n_refused_alike = 0
         self._may_refuse_alike = True
@@ -145,28 +152,20 @@ class Lane:
         """True while a row never asked before tells more than one that failed: lest one bad row pass for an outage."""
         return self._outage.prefers_new_rows
 
-    @property
-    def counts_tokens(self) -> bool:
-        """True when a limit in tokens is known."""
-        return self._own.tokens_per_minute is not None or (
-            self._shared is not None and self._shared.tokens_per_minute is not None
-        )
-
-    @property
-    def n_sent(self) -> int:
-        """Attempts that left in this call."""
-        return self._n_sent
-
     def find_silence_s(self, now_s: float) -> float | None:
         """Return the seconds since something was heard last; None when nothing ever was."""
         return None if self._heard_s is None else now_s - self._heard_s
+
+    def find_refused_s(self, now_s: float) -> float | None:
+        """Return for how long nothing has been let in; None when the latest of what came back was."""
+        return None if self._refused_since_s is None else now_s - self._refused_since_s
 
     # When
 
     def opens_at_s(self, now_s: float) -> float | None:
         """Return the time from which a request may leave; None while only something coming back can open the lane."""
         in_flight = self.progress.in_flight
-        if self.is_stopped or in_flight >= self._ramp.limit:
+        if self.progress.stopped_by is not None or in_flight >= self._ramp.limit:
             return None
         opens_at_s = self._outage.opens_at_s(now_s, in_flight)
         if opens_at_s is None:
@@ -190,6 +189,8 @@ class Lane:
         if self.is_stopped:
             return
         if reason is None:
+            if self._is_simply_full():
+                return
             reason, until_s = self._find_reason(now_s)
         if reason != self.progress.waiting_for:
             self._end_wait(now_s)
@@ -197,6 +198,17 @@ class Lane:
             self._waits_since_s = now_s
         self.progress.waiting_until_s = until_s if reason is not None else 0.0
         self._show(now_s)
+
+    def end_waiting(self, now_s: float) -> None:
+        """Count a wait that ends with the dispatch."""
+        if self.progress.waiting_for is not None:
+            self._end_wait(now_s)
+
+    def _is_simply_full(self) -> bool:
+        """Tell whether every slot is in use and nothing else was ever in the way: then there is nothing to note."""
+        progress = self.progress
+        is_held_back = self._is_paced or self._shared is not None or self._outage.since_s is not None
+        return not is_held_back and progress.in_flight >= self._ramp.limit and progress.waiting_for is None
 
     def _find_reason(self, now_s: float) -> tuple[str | None, float]:
         """Return what holds the next request longest, and until when; (None, 0) when every slot is in use."""
@@ -228,18 +240,19 @@ class Lane:
         """
         progress = self.progress
         progress.in_flight += 1
-        if progress.waiting_for is not None or progress.waiting_until_s:
+        if progress.waiting_for is not None:
             self._end_wait(now_s)
         if self._is_shut:
             self._is_shut = False
             self._log.tell("reopened")
-        self._n_sent += 1
+        self.n_sent += 1
         self._own.note_sent(tokens, now_s)
         if self._shared is not None:
             self._shared.note_sent(tokens, now_s)
         self._retries.note_request(now_s)
-        if tries.n > 1:
-            self._retries.note_retry(now_s)
+        if tries.n == 1:
+            return self._outage.note_sent(now_s)
+        self._retries.note_retry(now_s)
         return self._outage.note_sent(now_s, attempt=tries.n_counted)
 
     def end(self) -> None:
@@ -261,17 +274,19 @@ class Lane:
             now_s: Monotonic time.
             utc_now: The wall clock.
         """
-        facts = read_rate_facts(headers, now=utc_now())
-        if facts is not _UNTOLD:
-            self._is_paced = True
-            self._own.note_facts(facts, now_s)
+        if not has_rate_facts(headers):
+            return
+        self._is_paced = True
+        self._own.note_facts(read_rate_facts(headers, now=utc_now()), now_s)
+        self.counts_tokens = self.counts_tokens or self._own.tokens_per_minute is not None
 
     def note_answer(self, sent_at_s: float, now_s: float) -> None:
         """Note a completion, or a refusal by a filter: the lane works. To be called after `end`."""
-        self._note_heard(sent_at_s, now_s)
+        self._note_let_in(sent_at_s, now_s)
         self._may_refuse_alike = False
-        self._ramp.note_answer(self.progress.in_flight + 1, now_s)
-        if self.progress.limit != self._ramp.limit or self.progress.state != "open":
+        progress, ramp = self.progress, self._ramp
+        ramp.note_answer(progress.in_flight + 1, now_s)
+        if progress.limit != ramp.limit or progress.state != "open":
             self._show(now_s)
 
     def note_failure(self, error: ApiError, tries: Tries, *, sent_at_s: float, now_s: float) -> Ruling:
@@ -286,14 +301,16 @@ class Lane:
         tries.note(error)
         if self._is_pause_too_long(error):
             return Ruling(Fate.PARK_AND_STOP)
-        self._heed_throttling(error, sent_at_s, now_s)
-        is_outage = error.code in _OUTAGE
+        self._heed_throttling(error, tries, sent_at_s, now_s)
+        is_outage, is_refused = error.code in _OUTAGE, error.code == ErrorCode.RATE_LIMITED
         if is_outage:
             self._note_fault(error, tries, sent_at_s, now_s)
-        else:
+        elif is_refused:
             self._note_heard(sent_at_s, now_s)
+        else:
+            self._note_let_in(sent_at_s, now_s)
         self._show(now_s)
-        if self._outage.is_over and is_outage:
+        if (is_outage and self._outage.is_over) or (is_refused and self._is_shut_out(now_s)):
             return Ruling(Fate.PARK_AND_STOP)
         tries.weigh(self._outage.has_caused)
         wait_s = self._policy.decide(error, tries)
@@ -315,10 +332,16 @@ class Lane:
 
     # What was heard
 
+    def _note_let_in(self, sent_at_s: float, now_s: float) -> None:
+        """Note a reply of the model behind the server's limits, or a refusal that has nothing to do with them."""
+        self._note_heard(sent_at_s, now_s)
+        self._refused_since_s = None
+
     def _note_heard(self, sent_at_s: float, now_s: float) -> None:
-        was_open_since_s = self._outage.since_s
-        self._outage.note_answer(sent_at_s, now_s)
-        if was_open_since_s is not None and not self._outage.is_open:
+        outage = self._outage
+        was_open_since_s = outage.since_s
+        outage.note_answer(sent_at_s, now_s)
+        if was_open_since_s is not None and outage.since_s is None:
             self._log.note("outage_over", now_s, now_s - was_open_since_s)
         self.is_proven = True
         self._heard_s = now_s
@@ -332,27 +355,38 @@ class Lane:
             tries.doubt(error, sent_at_s, now_s)
         if self._outage.is_open and not was_open:
             self._log.note("outage", now_s)
-        # On a server where some requests always fail, growth would never come: it is paused half of the time at most.
-        if now_s >= self._heeds_overload_from_s:
-            self._ramp.note_overload(now_s)
-            self._heeds_overload_from_s = now_s + 2 * OVERLOAD_PAUSE_S
+        self._ramp.note_overload(now_s)
 
-    def _heed_throttling(self, error: ApiError, sent_at_s: float, now_s: float) -> None:
+    def _heed_throttling(self, error: ApiError, tries: Tries, sent_at_s: float, now_s: float) -> None:
         """Make the whole lane wait when the server asks for it: who is refused keeps nobody else from being refused."""
-        retry_after_s = error.retry_after_s
-        is_slow_down = error.body is not None and _SLOW_DOWN.search(error.body) is not None
-        if error.code == ErrorCode.RATE_LIMITED or (error.code == ErrorCode.OVERLOADED and is_slow_down):
-            self.progress.rate_limited += error.code == ErrorCode.RATE_LIMITED
+        retry_after_s, is_refused = error.retry_after_s, error.code == ErrorCode.RATE_LIMITED
+        is_slow_down = (is_refused or error.code == ErrorCode.OVERLOADED) and _says(error, _SLOW_DOWN)
+        if is_refused or is_slow_down:
+            self.progress.rate_limited += is_refused
             self._log.tell("throttled", http_status=error.http_status, retry_after_s=retry_after_s)
-            note = self._own.note_slow_down if is_slow_down else self._own.note_throttled
-            note(retry_after_s, now_s, sent_at_s=sent_at_s)
-            self._ramp.note_throttled(now_s)
+        if is_slow_down or (is_refused and not _says(error, _TOO_LARGE)):
+            self._slow_down(error, sent_at_s, now_s, is_slow_down=is_slow_down)
+            if is_refused:
+                tries.throttle(now_s)
         elif retry_after_s is not None and not isinstance(error, TerminalError):
             self._own.note_asked_to_wait(retry_after_s, now_s)
         else:
             return
         self._is_paced = self._is_shut = True
         self.note_waiting(now_s)
+
+    def _slow_down(self, error: ApiError, sent_at_s: float, now_s: float, *, is_slow_down: bool) -> None:
+        """Send more slowly, and fewer at once."""
+        note = self._own.note_slow_down if is_slow_down else self._own.note_throttled
+        note(error.retry_after_s, now_s, sent_at_s=sent_at_s)
+        self._ramp.note_throttled(now_s)
+        if self._refused_since_s is None:
+            self._refused_since_s = now_s
+
+    def _is_shut_out(self, now_s: float) -> bool:
+        """Tell whether nothing was let in for so long that waiting has become pointless; what is out may have been."""
+        refused_s = self.find_refused_s(now_s)
+        return refused_s is not None and refused_s >= self._options.max_pause_s and self.progress.in_flight == 0
 
     def _is_pause_too_long(self, error: ApiError) -> bool:
         asked_s = error.retry_after_s or 0.0
@@ -390,3 +424,7 @@ class Lane:
             progress.state = "probing"
         else:
             progress.state = "open" if progress.waiting_for is None else "waiting"
+
+
+def _says(error: ApiError, words: re.Pattern[bytes]) -> bool:
+    return error.body is not None and words.search(error.body) is not None

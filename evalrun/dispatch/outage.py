@@ -85,7 +85,8 @@ class Outage:
         self._is_braked = False
         self._braked_until_s = -math.inf
 
-        self._since_s: float | None = None
+        self.since_s: float | None = None
+        """When the first failure of the present outage was known; None when there is none."""
         self._run_sent_at_s = 0.0
         self._tripped_s = 0.0
         self._probe_at_s = 0.0
@@ -103,17 +104,12 @@ class Outage:
     @property
     def is_open(self) -> bool:
         """True while the lane is taken to be down: only single probes leave."""
-        return self._since_s is not None
+        return self.since_s is not None
 
     @property
     def is_over(self) -> bool:
         """True once the lane is to be given up; it never comes back."""
         return self._is_over
-
-    @property
-    def since_s(self) -> float | None:
-        """When the first failure of the present outage was known; None when there is none."""
-        return self._since_s
 
     @property
     def n_probes(self) -> int:
@@ -127,8 +123,8 @@ class Outage:
 
     def spans(self) -> Iterator[tuple[float, float | None]]:
         """Yield the latest outages, newest first: from the first failure to the first answer, None when it lasts."""
-        if self._since_s is not None:
-            yield self._since_s, None
+        if self.since_s is not None:
+            yield self.since_s, None
         yield from reversed(self._past)
 
     def opens_at_s(self, now_s: float, in_flight: int) -> float | None:
@@ -138,6 +134,8 @@ class Outage:
             now_s: Monotonic time.
             in_flight: Requests of the lane that are out.
         """
+        if self.since_s is None and not self._is_braked and self._reopened_s == math.inf:
+            return now_s  # A lane that never failed much pays for no more than this.
         if self._is_over:
             return None
         if self.is_open:
@@ -185,14 +183,16 @@ class Outage:
         """
         sent_at_s = now_s if now_s > self._last_sent_s else math.nextafter(self._last_sent_s, math.inf)
         self._last_sent_s = sent_at_s
-        self._kind_by_sent[sent_at_s] = find_kind(attempt)
-        self._n_out_since += sent_at_s >= self._reopened_s
-        if self.is_open:
+        if attempt > 1:
+            self._kind_by_sent[sent_at_s] = find_kind(attempt)
+        if sent_at_s >= self._reopened_s:
+            self._n_out_since += 1
+        if self.since_s is not None:
             self._probe_sent_s = sent_at_s
-        else:
-            self._runs.note_sent(sent_at_s)
-            # A server that flaps in step with the requests would never be met while it is up.
-            self._braked_until_s = now_s + self._step_s * (0.75 + self._rng.random() / 2)
+            return sent_at_s
+        self._runs.note_sent(sent_at_s)
+        if self._is_braked:
+            self._brake_from(now_s)
         return sent_at_s
 
     def note_answer(self, sent_at_s: float, now_s: float) -> None:
@@ -212,8 +212,9 @@ class Outage:
             if not self.is_open:  # What an outage failed says nothing about the lane when it is up.
                 self._shares.note_failed(settled.n_by_kind)
         self._shares.note_answered(kind)
-        self._brake()
-        if self.is_open and (not self._is_proven or sent_at_s > self._run_sent_at_s):
+        if self._is_braked or self._surprise or self._runs.n_first:
+            self._brake()
+        if self.since_s is not None and (not self._is_proven or sent_at_s > self._run_sent_at_s):
             self._close(now_s)
         elif sent_at_s >= self._reopened_s:
             self._n_answered_since += 1
@@ -268,7 +269,7 @@ class Outage:
 
     def _forget(self, sent_at_s: float) -> int:
         """Count a request as back; return its kind."""
-        kind = self._kind_by_sent.pop(sent_at_s, 0)
+        kind = self._kind_by_sent.pop(sent_at_s, 0) if self._kind_by_sent else 0
         if sent_at_s >= self._reopened_s:
             self._n_out_since -= 1
         return kind
@@ -282,11 +283,17 @@ class Outage:
         n_failed, surprise = self._runs.n_first, self._surprise
         if n_failed:
             surprise = max(surprise, self._shares.measure_part(n_failed, n_failed + self._runs.n_out))
-        self._is_braked = surprise >= _ENOUGH
+        was_braked, self._is_braked = self._is_braked, surprise >= _ENOUGH
+        if self._is_braked and not was_braked:
+            self._brake_from(self._last_sent_s)
+
+    def _brake_from(self, sent_s: float) -> None:
+        """Let the next request out about a step later: one that flaps in step with them would never be met while up."""
+        self._braked_until_s = sent_s + self._step_s * (0.75 + self._rng.random() / 2)
 
     def _trip(self, run: Run, now_s: float) -> None:
         self._surprise = self._latest_surprise = 0.0
-        self._since_s = run.failed_at_s
+        self.since_s = run.failed_at_s
         self._run_sent_at_s = run.sent_at_s
         self._tripped_s = now_s
         self._n_probes = 0
@@ -312,9 +319,9 @@ class Outage:
         self._probe_at_s = min(now_s + self._rng.uniform(bound_s / 2, bound_s), self._tripped_s + self._max_pause_s)
 
     def _close(self, now_s: float) -> None:
-        assert self._since_s is not None  # Only an open circuit is closed.
+        assert self.since_s is not None  # Only an open circuit is closed.
         # Later than whatever left before, even on a clock that stands still.
         self._reopened_s = self._calm_since_s = max(now_s, math.nextafter(self._last_sent_s, math.inf))
-        self._past.append((self._since_s, self._reopened_s))
-        self._since_s = self._probe_sent_s = None
+        self._past.append((self.since_s, self._reopened_s))
+        self.since_s = self._probe_sent_s = None
         self._n_answered_since = self._n_out_since = 0

@@ -7,6 +7,7 @@ did no work.
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from typing import NamedTuple
 
 from evalrun.cost import Cost, compute_cost
 from evalrun.dispatch.faults import find_request_id
@@ -64,8 +65,7 @@ class Row:
             self.billed_usd = None if cost_usd is None else self.billed_usd + cost_usd
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sending:
+class Sending(NamedTuple):
     """One attempt that is about to leave."""
 
     row: Row

@@ -55,6 +55,7 @@ class Pacer:
     ) -> None:
         self._started_s = now_s
         self._requests = KnownLimit(requests_per_minute, now_s)
+        self._requests.lower_to(0, now_s)  # Else the first second would see more than a limit by the second allows.
         self._tokens = KnownLimit(tokens_per_minute, now_s)
         self._as_asked = AskedCount(tokens_per_minute, now_s)
         self._learned = LearnedRate()
@@ -90,7 +91,11 @@ class Pacer:
 
     def opens_at_s(self, now_s: float) -> float:
         """Return the time from which a request may leave; not after `now_s` when that is now."""
-        return max(opens_at_s for _, opens_at_s in self._list_waits(now_s))
+        opens_at_s = max(self._requests.opens_at_s(now_s), self._tokens.opens_at_s(now_s))
+        bucket = self._find_learned_bucket(now_s)
+        if bucket is not None:
+            opens_at_s = max(opens_at_s, bucket.opens_at_s(now_s))
+        return max(opens_at_s, *self._gates.values()) if self._gates else opens_at_s
 
     def what_waits(self, now_s: float) -> WaitReason | None:
         """Return what holds the next request longest; None when it may leave."""
@@ -107,9 +112,10 @@ class Pacer:
         self._episode.note_sent(now_s)
         self._learned.note_sent(now_s)
         self._requests.take(1, now_s)
-        self._tokens.take(tokens, now_s)
-        self._as_asked.limit.take(tokens, now_s)
-        bucket = None if self._learned_bucket is None else self._find_learned_bucket(now_s)
+        if tokens:
+            self._tokens.take(tokens, now_s)
+            self._as_asked.limit.take(tokens, now_s)
+        bucket = self._find_learned_bucket(now_s)
         if bucket is not None:
             bucket.take(1, now_s)
 
@@ -169,11 +175,12 @@ class Pacer:
 
     def _find_learned_bucket(self, now_s: float) -> RateBucket | None:
         """Return the bucket of the learned rate, at its rate of now."""
-        rate_per_s = self._learned.rate_per_s(now_s)
-        if self._learned_bucket is not None and rate_per_s is not None:
-            self._learned_bucket.opens_at_s(now_s)  # What was saved up until now was saved up at the rate until now.
-            self._learned_bucket.per_minute = rate_per_s * 60
-        return self._learned_bucket
+        bucket = self._learned_bucket
+        rate_per_s = None if bucket is None else self._learned.rate_per_s(now_s)
+        if bucket is not None and rate_per_s is not None:
+            bucket.opens_at_s(now_s)  # What was saved up until now was saved up at the rate until now.
+            bucket.per_minute = rate_per_s * 60
+        return bucket
 
     def _shut(self, reason: WaitReason, what: str, until_s: float, now_s: float) -> None:
         """Let nothing leave before the given time, and nothing be saved up until then."""

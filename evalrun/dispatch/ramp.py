@@ -20,7 +20,8 @@ where sixty are in use."""
 COOL_DOWN_S: Final = 2.0
 """Refusals so soon after a cut were on their way already, and answers so soon say nothing about the new limit."""
 OVERLOAD_PAUSE_S: Final = 10.0
-"""Growth waits so long after a 5xx: a server in trouble gets no more, but 5xx come singly and are no reason to cut."""
+"""Growth waits so long after a 5xx: a server in trouble gets no more, but 5xx come singly and are no reason to cut. The
+next ones are heeded after as long again: where some requests always fail, growth would else never come."""
 
 
 class Ramp:
@@ -32,16 +33,14 @@ class Ramp:
     """
 
     def __init__(self, hard_cap: int, *, start: int = START) -> None:
+        self.limit = max(1, min(start, hard_cap))
+        """Requests that may be in flight now."""
         self._hard_cap = hard_cap
-        self._limit = float(max(1, min(start, hard_cap)))
+        self._exact = float(self.limit)
         self._doubles_below = float(hard_cap)
         self._cools_until_s = -math.inf
         self._grows_from_s = -math.inf
-
-    @property
-    def limit(self) -> int:
-        """Requests that may be in flight now."""
-        return int(self._limit)
+        self._heeds_overload_from_s = -math.inf
 
     def note_answer(self, in_flight: int, now_s: float) -> None:
         """Grow after an answer, if the limit is used: twofold per round of answers, slowly past what was refused.
@@ -54,25 +53,26 @@ class Ramp:
             in_flight: Requests under way when the answer came, itself included.
             now_s: Monotonic time.
         """
-        if in_flight < SATURATED_SHARE * self.limit or now_s < self._grows_from_s:
+        limit = self.limit
+        if limit >= self._hard_cap or in_flight < SATURATED_SHARE * limit or now_s < self._grows_from_s:
             return
-        growth = 1.0 if self._limit < self._doubles_below else max(GROWTH, 1.0 / self._limit)
-        self._limit = min(self._hard_cap, self._limit + growth)
+        growth = 1.0 if self._exact < self._doubles_below else max(GROWTH, 1.0 / self._exact)
+        self._set(min(self._hard_cap, self._exact + growth))
 
     def note_throttled(self, now_s: float) -> None:
         """Cut the limit after a refusal, once per episode."""
         if now_s >= self._cools_until_s:
-            self._doubles_below = self._limit
-            self._limit = max(1.0, self._limit * CUT)
+            self._doubles_below = self._exact
+            self._set(max(1.0, self._exact * CUT))
             self._cools_until_s = now_s + COOL_DOWN_S
             self._grows_from_s = max(self._grows_from_s, self._cools_until_s)
 
     def note_overload(self, now_s: float) -> None:
-        """Stop growing for a while after an answer that tells of trouble (5xx)."""
-        self._grows_from_s = max(self._grows_from_s, now_s + OVERLOAD_PAUSE_S)
+        """Stop growing for a while after a failure that tells of trouble (5xx), half of the time at most."""
+        if now_s >= self._heeds_overload_from_s:
+            self._grows_from_s = max(self._grows_from_s, now_s + OVERLOAD_PAUSE_S)
+            self._heeds_overload_from_s = now_s + 2 * OVERLOAD_PAUSE_S
 
-    def restart(self) -> None:
-        """Begin again with one request in flight, as after an outage, and regain what was there twofold per round."""
-        self._doubles_below = max(self._doubles_below, self._limit)
-        self._limit = 1.0
-        self._grows_from_s = -math.inf
+    def _set(self, exact: float) -> None:
+        self._exact = exact
+        self.limit = int(exact)

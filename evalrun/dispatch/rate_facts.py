@@ -10,10 +10,11 @@ request limits under OpenAI's per-minute name ("Limit 200 … try again in 7m12s
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Final
 
 from evalrun.dispatch.retry_after import parse_duration
@@ -25,9 +26,9 @@ _EPOCH_S: Final = 1e9
 _EPOCH_MS: Final = 1e12
 """Plain resets from there on are times since 1970, not durations."""
 
-_GROQ: Final = ("x-groq-region",)
-_AZURE: Final = ("apim-request-id", "x-ms-region", "azureml-model-session")
-_OPENAI: Final = ("openai-processing-ms", "openai-version", "openai-organization")
+_GROQ: Final = frozenset({"x-groq-region"})
+_AZURE: Final = frozenset({"apim-request-id", "x-ms-region", "azureml-model-session"})
+_OPENAI: Final = frozenset({"openai-processing-ms", "openai-version", "openai-organization"})
 """Headers that tell whose dialect the reply speaks."""
 
 _Names = tuple[str, str, str]
@@ -60,6 +61,8 @@ _APART_TOKENS: Final = (
 _REQUESTS: Final = _name("x-ratelimit-{}-requests")
 _NAMELESS: Final = _name("x-ratelimit-{}")
 _NAMELESS_TOKENS: Final = _name("x-tokenlimit-{}")
+_ALL: Final = (*_MINUTE_REQUESTS, *_MINUTE_TOKENS, *_APART_TOKENS, _REQUESTS, _NAMELESS, _NAMELESS_TOKENS)
+_ALL_NAMES: Final = frozenset(name for names in _ALL for name in names)
 _MINUTE_S: Final = 60.0
 
 
@@ -107,6 +110,11 @@ class _Clock:
         return None if now is None else (moment - now).total_seconds()
 
 
+def has_rate_facts(headers: Mapping[str, str]) -> bool:
+    """Tell whether headers, their names in lower case, say anything about limits; most do not."""
+    return not _ALL_NAMES.isdisjoint(headers)
+
+
 def read_rate_facts(headers: Mapping[str, str], *, now: datetime | None) -> RateFacts:
     """Return what the headers of a reply tell about limits.
 
@@ -114,11 +122,10 @@ def read_rate_facts(headers: Mapping[str, str], *, now: datetime | None) -> Rate
         headers: Names in lower case.
         now: Local UTC time, used for dated resets when there is no `Date` header; None ignores such a reset then.
     """
-    if not any("ratelimit" in name or "tokenlimit" in name for name in headers):
-        return _NOTHING
     clock = _Clock(headers.get("date"), now)
-    requests, requests_per_minute = _read_requests(headers, clock)
-    tokens, tokens_per_minute = _read_tokens(headers, clock)
+    told = _find_told(_ALL_NAMES.intersection(headers))
+    requests, requests_per_minute = _read_requests(headers, told, clock)
+    tokens, tokens_per_minute = _read_tokens(headers, told, clock)
     return RateFacts(
         requests_per_minute=requests_per_minute,
         tokens_per_minute=tokens_per_minute,
@@ -129,8 +136,13 @@ def read_rate_facts(headers: Mapping[str, str], *, now: datetime | None) -> Rate
     )
 
 
-_NOTHING: Final = RateFacts()
 _UNTOLD: Final = _Reading()
+
+
+@lru_cache(maxsize=64)
+def _find_told(present: frozenset[str]) -> frozenset[_Names]:
+    """Return which limits are told by headers of these names: the same ones in each reply of a server."""
+    return frozenset(names for names in _ALL if names[0] in present or names[1] in present)
 
 
 def _believe_remaining(reading: _Reading) -> float | None:
@@ -141,27 +153,28 @@ def _believe_remaining(reading: _Reading) -> float | None:
 # Requests
 
 
-def _read_requests(headers: Mapping[str, str], clock: _Clock) -> tuple[_Reading, float | None]:
+def _read_requests(
+    headers: Mapping[str, str], told: Collection[_Names], clock: _Clock
+) -> tuple[_Reading, float | None]:
     """Return the limit of requests, and what of it is per minute."""
-    for names in _MINUTE_REQUESTS:
-        reading = _read(headers, names, clock)
-        if reading.is_told:
-            return reading, reading.limit
-    reading = _read(headers, _REQUESTS, clock)
+    of_minute = _read_all(headers, told, _MINUTE_REQUESTS, clock)
+    if of_minute:
+        return of_minute[0], of_minute[0].limit
+    reading = _read(headers, told, _REQUESTS, clock)
     if reading.is_told:
         return reading, reading.limit if _is_per_minute(headers, reading) else None
-    reading = _read(headers, _NAMELESS, clock)
+    reading = _read(headers, told, _NAMELESS, clock)
     return reading, reading.limit * 60 if reading.limit is not None and _is_per_second(headers, reading) else None
 
 
 def _is_per_minute(headers: Mapping[str, str], reading: _Reading) -> bool:
     """Tell whether `x-ratelimit-limit-requests` is of a minute: by its dialect, else by how fast it refills."""
-    if _has_any(headers, _GROQ):
+    if not _GROQ.isdisjoint(headers):
         return False
-    if _has_any(headers, _AZURE):
+    if not _AZURE.isdisjoint(headers):
         return reading.reset_s is None or reading.reset_s <= _MINUTE_S
     least_s, most_s = _find_window(reading)
-    if _has_any(headers, _OPENAI):
+    if not _OPENAI.isdisjoint(headers):
         return 0 <= least_s <= 1.5 * _MINUTE_S  # OpenAI's limits of a day use the same name.
     return 0 < most_s <= 3 * least_s and least_s <= 1.5 * _MINUTE_S and most_s >= _MINUTE_S / 1.5
 
@@ -195,15 +208,15 @@ def _is_per_second(headers: Mapping[str, str], reading: _Reading) -> bool:
 # Tokens
 
 
-def _read_tokens(headers: Mapping[str, str], clock: _Clock) -> tuple[_Reading, float | None]:
+def _read_tokens(headers: Mapping[str, str], told: Collection[_Names], clock: _Clock) -> tuple[_Reading, float | None]:
     """Return the scarcest limit of tokens, and what may be used per minute."""
-    together = _read_all(headers, _MINUTE_TOKENS, clock)
-    apart = _read_all(headers, _APART_TOKENS, clock)
+    together = _read_all(headers, told, _MINUTE_TOKENS, clock)
+    apart = _read_all(headers, told, _APART_TOKENS, clock)
     if together or apart:
         limits = [one.limit for one in together if one.limit is not None]
         return _find_scarcest([*together, *apart]), min(limits) if limits else _add_limits(apart)
-    reading = _read(headers, _NAMELESS_TOKENS, clock)
-    is_of_second = reading.limit is not None and _is_per_second(headers, _read(headers, _NAMELESS, clock))
+    reading = _read(headers, told, _NAMELESS_TOKENS, clock)
+    is_of_second = reading.limit is not None and _is_per_second(headers, _read(headers, told, _NAMELESS, clock))
     return reading, reading.limit * 60 if is_of_second and reading.limit is not None else None
 
 
@@ -224,11 +237,16 @@ def _add_limits(readings: Sequence[_Reading]) -> float | None:
 # Single headers
 
 
-def _read_all(headers: Mapping[str, str], all_names: Iterable[_Names], clock: _Clock) -> list[_Reading]:
-    return [reading for names in all_names if (reading := _read(headers, names, clock)).is_told]
+def _read_all(
+    headers: Mapping[str, str], told: Collection[_Names], wanted: Iterable[_Names], clock: _Clock
+) -> list[_Reading]:
+    readings = [_read(headers, told, names, clock) for names in wanted if names in told]
+    return [reading for reading in readings if reading.is_told]
 
 
-def _read(headers: Mapping[str, str], names: _Names, clock: _Clock) -> _Reading:
+def _read(headers: Mapping[str, str], told: Collection[_Names], names: _Names, clock: _Clock) -> _Reading:
+    if names not in told:
+        return _UNTOLD
     limit, remaining = _parse_number(headers.get(names[0])), _parse_number(headers.get(names[1]))
     if limit is None and remaining is None:
         return _UNTOLD
@@ -245,20 +263,27 @@ def _read(headers: Mapping[str, str], names: _Names, clock: _Clock) -> _Reading:
 
 def _parse_number(text: str | None) -> float | None:
     """Return 0 or more; None for anything else, -1 included: that is how Azure says that it does not know."""
-    if text is None or len(text) > _MAX_LENGTH or not _NUMBER.fullmatch(text.strip()):
-        return None
-    return float(text)
+    return None if text is None or len(text) > _MAX_LENGTH else _parse_short_number(text)
+
+
+@lru_cache(maxsize=512)
+def _parse_short_number(text: str) -> float | None:
+    """Limits are the same in each reply, and what is left of them comes round again."""
+    return float(text) if _NUMBER.fullmatch(text.strip()) else None
 
 
 def _parse_reset(text: str, clock: _Clock) -> float | None:
     """Return the seconds until a reset, more than 0: from a duration, a date, or a time since 1970."""
     if not text or len(text) > _MAX_LENGTH:
         return None
-    seconds = parse_duration(text)
+    seconds = _parse_short_duration(text)
     if seconds is None or seconds >= _EPOCH_S:
         moment = _parse_date(text) if seconds is None else _parse_epoch(seconds)
         seconds = None if moment is None else clock.until_s(moment)
     return seconds if seconds is not None and seconds > 0 else None
+
+
+_parse_short_duration = lru_cache(maxsize=512)(parse_duration)
 
 
 def _parse_epoch(seconds: float) -> datetime | None:
@@ -276,7 +301,3 @@ def _parse_date(text: str | None) -> datetime | None:
         return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
-
-
-def _has_any(headers: Mapping[str, str], names: Iterable[str]) -> bool:
-    return any(name in headers for name in names)

@@ -6,7 +6,7 @@ so that a waiting row holds no slot. The first attempt of a row costs nothing of
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import tenacity
@@ -41,11 +41,21 @@ class Tries:
     """Attempts that count and ran into a deadline after the body was sent."""
     n_damaged: int = 0
     """Attempts answered with a 200 that was no completion."""
-    _doubts: list[_Doubt] = field(default_factory=list)
+    n_throttled: int = 0
+    """Attempts refused for the lane's pace: they do not count against the row either."""
+    throttled_s: float = 0.0
+    """Seconds from the first of those refusals to the latest one."""
+    _throttled_at_s: float | None = None
+    _doubts: tuple[_Doubt, ...] = ()
 
     @property
     def n_counted(self) -> int:
         """Attempts that count against the row."""
+        return self.n - self.n_forgiven - self.n_throttled
+
+    @property
+    def n_backed_off(self) -> int:
+        """Attempts that make the next wait longer: refusals for the lane's pace do, outages do not."""
         return self.n - self.n_forgiven
 
     def note(self, error: ApiError) -> None:
@@ -53,13 +63,20 @@ class Tries:
         self.n_timeouts += _is_late(error)
         self.n_damaged += isinstance(error, DamagedReplyError) or error.code == ErrorCode.ERROR_IN_200
 
+    def throttle(self, now_s: float) -> None:
+        """Take the latest attempt off the tally: the lane was too fast, whichever row it sent."""
+        self.n_throttled += 1
+        if self._throttled_at_s is None:
+            self._throttled_at_s = now_s
+        self.throttled_s = now_s - self._throttled_at_s
+
     def forgive(self, error: ApiError) -> None:
         """Take the latest attempt, noted before, off the tally: the whole lane failed."""
         self._take_off(is_timeout=_is_late(error))
 
     def doubt(self, error: ApiError, sent_at_s: float, failed_at_s: float) -> None:
         """Remember when the latest attempt failed: an outage that is known only later may have been the cause."""
-        self._doubts.append(_Doubt(sent_at_s, failed_at_s, _is_late(error)))
+        self._doubts += (_Doubt(sent_at_s, failed_at_s, _is_late(error)),)
 
     def weigh(self, has_caused: Callable[[float, float], bool]) -> None:
         """Take off the tally what turned out to be the whole lane's.
@@ -67,12 +84,12 @@ class Tries:
         Args:
             has_caused: Tells it of an attempt, from when it left and when it failed.
         """
-        doubts, self._doubts = self._doubts, []
+        doubts, self._doubts = self._doubts, ()
         for doubt in doubts:
             if has_caused(doubt.sent_at_s, doubt.failed_at_s):
                 self._take_off(is_timeout=doubt.is_timeout)
             else:
-                self._doubts.append(doubt)
+                self._doubts += (doubt,)
 
     def _take_off(self, *, is_timeout: bool) -> None:
         self.n_forgiven += 1
@@ -94,7 +111,7 @@ class RetryPolicy:
     def __init__(self, options: RetryOptions, rng: random.Random) -> None:
         # tenacity's own defaults retry for ever, at once, and wrap the error: all four are always given.
         self._machine = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(options.max_attempts) | _StopByKind(options.max_timeouts),
+            stop=tenacity.stop_after_attempt(options.max_attempts) | _StopByKind(options),
             wait=_WaitAsAsked(options, rng),
             retry=tenacity.retry_if_exception(_can_pass),
             reraise=True,
@@ -119,14 +136,21 @@ class RetryPolicy:
 
 
 class _StopByKind(stop_base):
-    """Ends the retries of a row whose failures are of a kind that may cost money each time."""
+    """Ends the retries of a row for failures that have limits of their own.
 
-    def __init__(self, max_timeouts: int) -> None:
-        self._max_timeouts = max_timeouts
+    Some may cost money each time. Refusals for the lane's pace cost none and are not the row's, but a row that is
+    refused again and again while others are let in is refused for something else: it has as many of them as attempts,
+    and as much time as a lane that lets nothing in.
+    """
+
+    def __init__(self, options: RetryOptions) -> None:
+        self._options = options
 
     def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
-        tries: Tries = retry_state.args[0]
-        return tries.n_timeouts > self._max_timeouts or tries.n_damaged > MAX_DAMAGED_RETRIES
+        options, tries = self._options, _get_tries(retry_state)
+        is_refused_for_good = tries.n_throttled >= options.max_attempts and tries.throttled_s >= options.max_pause_s
+        is_costly = tries.n_timeouts > options.max_timeouts or tries.n_damaged > MAX_DAMAGED_RETRIES
+        return is_costly or is_refused_for_good
 
 
 class _WaitAsAsked(wait_base):
@@ -139,7 +163,8 @@ class _WaitAsAsked(wait_base):
     def __call__(self, retry_state: tenacity.RetryCallState) -> float:
         error = _get_error(retry_state)
         asked_s = error.retry_after_s if isinstance(error, ApiError) else None
-        bound_s = make_backoff_bound(retry_state.attempt_number, base_s=self._options.base_s, max_s=self._options.max_s)
+        n_attempts = _get_tries(retry_state).n_backed_off
+        bound_s = make_backoff_bound(n_attempts, base_s=self._options.base_s, max_s=self._options.max_s)
         return max(self._rng.uniform(0, bound_s), asked_s or 0.0)
 
 
@@ -154,6 +179,11 @@ def _can_pass(error: BaseException) -> bool:
     if isinstance(error, ApiError) and error.should_retry is not None:
         return error.should_retry
     return isinstance(error, TransientError)
+
+
+def _get_tries(retry_state: tenacity.RetryCallState) -> Tries:
+    tries: Tries = retry_state.args[0]
+    return tries
 
 
 def _get_error(retry_state: tenacity.RetryCallState) -> BaseException | None:

@@ -1,20 +1,28 @@
 """The lanes of one endpoint and their rows: which row leaves next, and when.
 
 Time enters; a row leaves with what is held back for it, or the seconds until there may be one. Waiting rows hold no
-slot and go ahead of new ones. Invariant: a row that was taken and finds no room in the budget is the first to leave
-when there is some.
+slot and go ahead of new ones. Invariants: a row that was taken and finds no room in the budget is the first to leave
+when there is some; the rows that wait are bounded, however many fail.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 from evalrun.dispatch.lane_queue import LaneQueue
 from evalrun.dispatch.lanes import Lane
 from evalrun.dispatch.outcomes import Row, Sending
 from evalrun.dispatch.till import Hold, Till
-from evalrun.records import Attempt, LaneProgress, Request
+from evalrun.lane_progress import LaneProgress
+from evalrun.records import Attempt, Request
+
+MAX_WAITING_PER_SLOT: Final = 4
+"""Rows of a lane that wait for their next attempt, for each of its slots, before it takes no new one. More would be no
+use: a retry goes ahead of a new row anyway. Fewer would leave slots empty while rows back off."""
+MAX_WAITING_IN_DOUBT: Final = 64
+"""So many more may wait while an outage is on or suspected, since new rows tell more then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,19 +72,23 @@ class Schedule:
         tracks: Its lanes.
         till: What the dispatch may spend.
         end: Called with a lane that is to stop since the budget is spent, and why.
+        concurrency: The endpoint's.
     """
 
-    def __init__(self, tracks: Sequence[Track], till: Till, end: Callable[[Track, str], None]) -> None:
+    def __init__(
+        self, tracks: Sequence[Track], till: Till, end: Callable[[Track, str], None], *, concurrency: int
+    ) -> None:
         self.tracks = tracks
         self._till = till
         self._end = end
+        self._most_waiting = MAX_WAITING_PER_SLOT * concurrency
         self._turn = 0
 
     def take(self, now_s: float) -> tuple[Track, Row, Hold] | None:
         """Take a row of the lane with the fewest in flight, so that a slow model never starves a fast one."""
         if self._till.is_short:
             return None
-        for track in self._order():
+        for track in self.tracks if len(self.tracks) == 1 else self._order():
             opens_at_s = track.lane.opens_at_s(now_s)
             if opens_at_s is not None and opens_at_s <= now_s:
                 row = self._take_from(track, now_s)
@@ -90,24 +102,26 @@ class Schedule:
     def _order(self) -> Sequence[Track]:
         """Return the lanes, those with the fewest in flight first, and equal ones in turn."""
         n = len(self.tracks)
-        if n == 1:
-            return self.tracks
         self._turn += 1
         in_turn = [self.tracks[(self._turn + offset) % n] for offset in range(n)]
         return sorted(in_turn, key=lambda track: track.work.progress.in_flight)
 
-    @staticmethod
-    def _take_from(track: Track, now_s: float) -> Row | None:
+    def _take_from(self, track: Track, now_s: float) -> Row | None:
         """Take a waiting row before a new one; unless new ones tell more, or retries have to wait for their budget."""
         lane, queue = track.lane, track.queue
         waiting = queue.peek()
         is_due = waiting is not None and max(waiting[0], _retry_opens_at_s(lane, waiting[1], now_s)) <= now_s
         if is_due and not lane.prefers_new_rows:
             return queue.take_due(now_s)
-        request = queue.take_new()
+        request = queue.take_new() if waiting is None or self._may_take_new(track) else None
         if request is not None:
             return Row.take(request, now_s)
         return queue.take_due(now_s) if is_due else None
+
+    def _may_take_new(self, track: Track) -> bool:
+        """Tell whether the rows that wait leave room for new ones: a lane whose requests fail does not eat the plan."""
+        n_spare = self._most_waiting - track.queue.n_waiting
+        return n_spare > 0 or (n_spare > -MAX_WAITING_IN_DOUBT and track.lane.prefers_new_rows)
 
     def _hold(self, track: Track, row: Row, now_s: float) -> Hold | None:
         """Hold back what a row may take; without room for it, it goes back to the head of its queue."""
@@ -150,7 +164,8 @@ class Schedule:
         if self._till.is_short:
             lane.note_waiting(now_s, reason="budget")
             return math.inf
-        waiting = None if queue.may_have_new else queue.peek()
+        is_full = queue.may_have_new and not self._may_take_new(track)
+        waiting = queue.peek() if is_full or not queue.may_have_new else None
         row_s = now_s if waiting is None else max(now_s, waiting[0])
         opens_at_s = lane.opens_at_s(now_s)
         if opens_at_s is None or opens_at_s > row_s:
@@ -161,6 +176,8 @@ class Schedule:
         retry_s = _retry_opens_at_s(lane, waiting[1], now_s)
         if retry_s > row_s:
             lane.note_waiting(now_s, reason="retry_budget", until_s=retry_s)
+        elif row_s > now_s and (is_full or lane.progress.in_flight == 0):
+            lane.note_waiting(now_s, reason="back_off", until_s=row_s)
         return max(row_s, retry_s)
 
 

@@ -105,6 +105,19 @@ def explain_outage(message: str | None, target: Target, *, n_sent: int, down_s: 
     )
 
 
+def explain_throttling(message: str | None, *, refused_s: float) -> str:
+    """Return the reason for stopping a lane that lets nothing in.
+
+    Args:
+        message: Its latest refusal.
+        refused_s: Seconds since the first one after which nothing was let in.
+    """
+    return (
+        f"nothing was let in for {refused_s:.0f} s, the last refusal: {message}; the limit may be one of a day, or "
+        f"used up by others: wait until it is whole again, or raise it at the provider, then {RESUME_HINT}"
+    )
+
+
 def explain_refusals(error: ApiError, *, n_rows: int) -> str:
     """Return the reason for stopping a lane whose first rows were all refused alike."""
     return (

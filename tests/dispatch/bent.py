@@ -15,8 +15,9 @@ from anyio.from_thread import start_blocking_portal
 from evalrun.dispatch.dispatcher import LaneWork, StopSignal, dispatch
 from evalrun.dispatch.exchange import Deadlines
 from evalrun.dispatch.transport import Target, _open_engine, make_target, open_transport
+from evalrun.lane_progress import LaneProgress
 from evalrun.options import EndpointOptions, PriceOptions, ProfileOptions, SimulatorOptions, TimeoutOptions
-from evalrun.records import Attempt, LaneProgress, Outcome, Request, SimulatorHint, Started
+from evalrun.records import Attempt, Outcome, Request, SimulatorHint, Started
 from evalrun.simulator.server import serve
 from tests.dispatch.rig import FAST_RETRY, TIMEOUTS, make_request
 from tests.quirk_outcomes import Lane

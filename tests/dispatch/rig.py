@@ -11,8 +11,9 @@ import anyio
 
 from evalrun.dispatch.dispatcher import LaneWork, StopSignal, dispatch
 from evalrun.dispatch.transport import Target, make_target
+from evalrun.lane_progress import LaneProgress
 from evalrun.options import EndpointOptions, PriceOptions, RetryOptions, TimeoutOptions
-from evalrun.records import Attempt, LaneProgress, Outcome, Request, Sample, SimulatorHint, Started
+from evalrun.records import Attempt, Outcome, Request, Sample, SimulatorHint, Started
 
 PRICE = PriceOptions(input=Decimal(1), output=Decimal(10))
 FAST_RETRY = RetryOptions(base_s=0.01, max_s=0.02)

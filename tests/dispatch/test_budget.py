@@ -157,7 +157,7 @@ def test_wall_time_ends_the_call() -> None:
     assert budget.deadline_s == 1060.0
     assert budget.reserve(CENT, 1059.9)
     assert (budget.reserve(CENT, 1060.0), budget.reserve(CENT, 0.0)) == (False, False)
-    assert str(budget.is_spent).startswith("budget: 60 s of wall time used; raise `budget.wall_s`")
+    assert str(budget.is_spent).startswith("budget: 60 s of wall time used; `evalrun run JOB --resume`")
     asleep = make_budget(wall_s=60.0)
     asleep.note_time(61.0)
     assert asleep.is_spent is not None
@@ -352,6 +352,31 @@ def test_bill_of_a_run_in_two_calls_passes_the_budget_by_no_more_than_the_bound(
     assert 0 < first.billed_usd < limit_usd
     assert second.n_sent > 0
     assert first.billed_usd + second.billed_usd <= limit_usd + second.bound_usd
+
+
+@given(
+    limit=st.integers(0, 60),
+    steps=st.lists(st.tuples(st.integers(0, 20), st.integers(0, 60), st.integers(0, 7)), max_size=80),
+)
+def test_bill_passes_the_limit_by_no_more_than_the_bound_under_any_schedule(
+    limit: int, steps: list[tuple[int, int, int]]
+) -> None:
+    """Whatever requests take, and in whatever order they come back: limit + Σ (actual − reserved)⁺ of the last ones."""
+    budget = make_budget(tokens=limit)
+    in_flight: list[tuple[Reservation, int]] = []
+    bound = 0
+    for wanted, actual, choice in steps:
+        reservation = Reservation(None, wanted)
+        if budget.reserve(reservation, 0.0):
+            budget.note_request()
+            in_flight.append((reservation, actual))
+            bound = sum(max(0, took - held.tokens) for held, took in in_flight)
+        if choice < len(in_flight):
+            held, took = in_flight.pop(choice)
+            budget.settle(held, Spent(None, took))
+    for held, took in in_flight:
+        budget.settle(held, Spent(None, took))
+    assert budget.describe()["tokens"]["spent"] <= limit + bound
 
 
 @given(

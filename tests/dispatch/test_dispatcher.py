@@ -666,12 +666,21 @@ async def test_crowd_with_faults_loses_and_doubles_nothing(endpoint: FakeEndpoin
     assert len(endpoint.requests) == 1200
 
 
-async def test_connections_closed_while_idle_cost_no_attempt(endpoint: FakeEndpoint) -> None:
+async def test_connections_closed_while_idle_cost_no_row(endpoint: FakeEndpoint) -> None:
     """A server that hangs up after each reply, unannounced, causes no row error over many rows."""
     endpoint.default = close_idle(reply_text())
     rig = make_rig(endpoint.base_url, concurrency=8)
     await rig.run(make_requests(300))
     assert {outcome.status for outcome in rig.outcomes.values()} == {Status.OK}
+
+
+async def test_first_retry_of_a_dead_connection_is_free(endpoint: FakeEndpoint) -> None:
+    """A row whose connection had died while idle is sent on a fresh one, once at the server, as its first attempt."""
+    endpoint.default = close_idle(reply_text())
+    rig = make_rig(endpoint.base_url, concurrency=1)
+    await rig.run(make_requests(100))
+    assert {(outcome.status, outcome.attempts) for outcome in rig.outcomes.values()} == {(Status.OK, 1)}
+    assert (set(endpoint.count_prompts().values()), rig.progress[0].retries) == ({1}, 0)
 
 
 @pytest.mark.skipif(not OPEN_FILES.exists(), reason="counts open files through /proc")

@@ -16,12 +16,14 @@ from evalrun.errors import (
     AuthRefusedError,
     BadRequestError,
     ConnectionFaultError,
+    DamagedReplyError,
     RateLimitedError,
     ServerFaultError,
     TimedOutError,
 )
+from evalrun.lane_progress import LaneProgress
 from evalrun.options import RetryOptions
-from evalrun.records import ErrorCode, LaneProgress
+from evalrun.records import ErrorCode
 
 REFUSED = ConnectionFaultError(ErrorCode.CONNECT, "refused", was_sent=False)
 BAD = BadRequestError(ErrorCode.BAD_REQUEST, "bad", http_status=400)
@@ -101,11 +103,54 @@ def test_gate_never_moves_forward_in_time() -> None:
     assert (lane.opens_at_s(100.0) or 0) >= 160
 
 
-def test_429_without_another_try_still_shuts_the_gate() -> None:
-    """A row that gives up on a 429 is an error; the lane waits all the same."""
-    lane = make_lane(max_attempts=1)
-    assert send_and_fail(lane, throttled()).fate is Fate.FAIL
-    assert (lane.opens_at_s(100.0) or 0) >= 101
+def test_429_costs_the_row_no_attempt() -> None:
+    """The lane was too fast, whichever row it sent: the lane waits, and the row keeps its only attempt."""
+    lane, tries = make_lane(max_attempts=1), Tries()
+    fates = [send_and_fail(lane, throttled(), now_s=100.0 + 70 * n, tries=tries).fate for n in range(8)]
+    assert set(fates) == {Fate.RETRY}
+    assert (tries.n, tries.n_counted) == (8, 0)
+    assert (lane.opens_at_s(590.0) or 0) >= 591
+    assert send_and_fail(lane, busy(), now_s=700.0, tries=tries).fate is Fate.FAIL
+
+
+def test_lane_that_lets_nothing_in_stops() -> None:
+    """Refusals for the pace cost rows nothing, so that time bounds them: `max_pause_s` in which nothing was let in."""
+    lane = make_lane(max_pause_s=300)
+    send_and_fail(lane, throttled(), now_s=100.0)
+    assert send_and_fail(lane, throttled(), now_s=399.0).fate is Fate.RETRY
+    send_and_answer(lane, now_s=399.5)
+    assert send_and_fail(lane, throttled(), now_s=500.0).fate is Fate.RETRY
+    assert lane.find_refused_s(510.0) == 10.0
+    out = lane.begin(Tries(n=1), 790.0)
+    assert send_and_fail(lane, throttled(), now_s=801.0).fate is Fate.RETRY  # One is out, and may have been let in.
+    lane.end()
+    refusal = throttled()
+    assert lane.note_failure(refusal, Tries(n=1), sent_at_s=out, now_s=802.0).fate is Fate.PARK_AND_STOP
+
+
+def test_request_too_large_for_a_minute_is_its_own_fault() -> None:
+    """A 429 that no pace would avoid counts against its row, and teaches the lane nothing."""
+    lane, tries = make_lane(max_attempts=2), Tries()
+    body = b'{"error": {"message": "Request too large for m", "code": "rate_limit_exceeded"}}'
+    error = RateLimitedError(ErrorCode.RATE_LIMITED, "x", http_status=429, body=body)
+    assert [send_and_fail(lane, error, tries=tries).fate for _ in range(2)] == [Fate.RETRY, Fate.FAIL]
+    assert lane.opens_at_s(100.0) == 100.0
+    assert (lane.progress.rate_limited, lane.progress.history) == (2, [])
+
+
+def test_faults_pause_the_growth_of_the_limit_half_of_the_time() -> None:
+    """A server in trouble gets no more requests at once; where some always fail, the limit grows all the same."""
+    lane = make_lane()
+    send_and_answer(lane, now_s=99.0)
+    limits = []
+    for now_s in (100.0, 105.0, 111.0, 119.0, 121.0, 132.0):
+        sent = [lane.begin(Tries(n=1), now_s) for _ in range(8)]
+        send_and_fail(lane, busy(), now_s=now_s)
+        for sent_at_s in sent:
+            lane.note_answer(sent_at_s, now_s + 0.1)
+            lane.end()
+        limits.append(lane.progress.limit)
+    assert limits == [8, 8, 10, 11, 11, 12]
 
 
 def test_retry_after_of_an_overloaded_server_shuts_the_gate() -> None:
@@ -262,7 +307,7 @@ def test_anything_else_heard_ends_the_count_of_refusals(other: str) -> None:
             send_and_fail(lane, BAD)
             send_and_fail(lane, BadRequestError(ErrorCode.CONTEXT_LENGTH, "long", http_status=400))
         case _:
-            send_and_fail(lane, throttled())
+            send_and_fail(lane, DamagedReplyError(ErrorCode.BODY_INVALID, "x", http_status=200))
     assert {send_and_fail(lane, BAD).fate for _ in range(50)} == {Fate.FAIL}
 
 

@@ -63,9 +63,14 @@ def test_known_tokens_are_paced_at_95_percent() -> None:
 
 
 def test_no_second_sees_more_than_a_seconds_share() -> None:
-    """A limit that is enforced by the second is kept too, once what was saved up at first is gone."""
+    """A limit that is enforced by the second is kept too, from the first second on."""
     times = send(make_pacer(requests_per_minute=600), begin_s=0, end_s=60)
-    assert max(sum(begin <= at_s < begin + 1 for at_s in times) for begin in range(1, 59)) <= 10
+    assert max(sum(begin <= at_s < begin + 1 for at_s in times) for begin in range(59)) <= 10
+
+
+def test_first_request_of_a_small_limit_leaves_at_once() -> None:
+    """Of a few requests per minute the first need not be waited for."""
+    assert send(make_pacer(requests_per_minute=3), begin_s=0, end_s=59)[0] == 0
 
 
 def test_reason_that_holds_longest_is_named() -> None:

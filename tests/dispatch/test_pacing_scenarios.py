@@ -104,6 +104,14 @@ def test_known_limit_is_never_met(column: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_known_limit_of_one_second_windows_is_never_met(seed: int) -> None:
+    """Nor is a limit that is enforced by the second, in the first second neither."""
+    options = SimulatedLimits(requests_per_minute=PER_MINUTE, window_s=1, rejected_count=True)
+    figures = run(SimulatedServer(options, has_retry_after=False), seed, requests_per_minute=PER_MINUTE)
+    assert (figures.n_answered, figures.n_throttled) == (N_ROWS, 0)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("column", COLUMNS)
 def test_unknown_limit_is_learned(column: str, seed: int) -> None:
     """With nothing known at most 200 requests are refused, and the run takes at most 1.5 times as long as it must."""

@@ -91,19 +91,22 @@ def test_overload_pauses_growth_and_cuts_nothing() -> None:
     assert ramp.limit == 20
 
 
-def test_restart_begins_with_one_and_regains_what_was() -> None:
-    """After an outage the lane begins with one request and doubles up to where it was."""
-    ramp = make_ramp(64, hard_cap=64)
-    ramp.note_overload(99)
-    ramp.restart()
-    assert ramp.limit == 1
-    answer(ramp, 63)
-    assert ramp.limit == 64
+def test_overload_that_lasts_pauses_growth_half_of_the_time() -> None:
+    """Where a 5xx comes every second for ever, the limit still grows, every other while."""
+    ramp = make_ramp(10)
+    limits = []
+    for second in range(40):
+        ramp.note_overload(50.0 + second)
+        answer(ramp, 1, now_s=50.5 + second)
+        limits.append(ramp.limit)
+    assert limits[9] == 10
+    assert limits[19] == limits[29] == 20
+    assert limits[39] == 30
 
 
 @given(
     hard_cap=st.integers(1, 600),
-    events=st.lists(st.tuples(st.sampled_from("ator"), st.floats(0, 4), st.integers(0, 600)), max_size=200),
+    events=st.lists(st.tuples(st.sampled_from("ato"), st.floats(0, 4), st.integers(0, 600)), max_size=200),
 )
 def test_limit_stays_between_one_and_the_cap(hard_cap: int, events: list[tuple[str, float, int]]) -> None:
     """Whatever comes, at least one request may be in flight, and never more than the cap."""
@@ -115,8 +118,6 @@ def test_limit_stays_between_one_and_the_cap(hard_cap: int, events: list[tuple[s
                 ramp.note_answer(in_flight, now_s)
             case "t":
                 ramp.note_throttled(now_s)
-            case "o":
-                ramp.note_overload(now_s)
             case _:
-                ramp.restart()
+                ramp.note_overload(now_s)
         assert 1 <= ramp.limit <= hard_cap

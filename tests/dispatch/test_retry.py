@@ -106,6 +106,29 @@ def test_decision_leaves_no_trace_on_the_policy() -> None:
     assert policy.decide(reset, Tries(n=1)) is not None
 
 
+def test_refusals_for_the_pace_do_not_count() -> None:
+    """Neither against `max_attempts` nor for a later fault; but the row waits longer each time."""
+    tries, error = Tries(), RateLimitedError(ErrorCode.RATE_LIMITED, "x", http_status=429)
+    for n in range(1, 21):
+        tries.n = n
+        tries.throttle(10.0 * n)
+        assert decide(error, tries) is not None
+    assert (tries.n_counted, tries.n_throttled, tries.throttled_s) == (0, 20, 190.0)
+    assert max(decide(error, tries, seed=seed) or 0.0 for seed in range(50)) > OPTIONS.max_s / 2
+    tries.n = 21
+    assert decide(FAULT, tries) is not None
+
+
+@pytest.mark.parametrize(("n", "over_s", "is_asked_again"), [(4, 600.0, False), (3, 600.0, True), (40, 599.0, True)])
+def test_row_that_is_refused_for_good_is_given_up(n: int, over_s: float, is_asked_again: bool) -> None:
+    """As many refusals as attempts, over as much time as a lane that lets nothing in: both, not one of them."""
+    tries, error = Tries(), RateLimitedError(ErrorCode.RATE_LIMITED, "x", http_status=429)
+    for index in range(n):
+        tries.n += 1
+        tries.throttle(1000.0 + over_s * index / (n - 1))
+    assert (decide(error, tries) is not None) is is_asked_again
+
+
 def test_attempts_that_an_outage_caused_do_not_count() -> None:
     """Forgiven at once or afterwards: neither the attempt nor its deadline counts, and the wait begins anew."""
     tries, late = Tries(), TimedOutError(ErrorCode.TIMEOUT_TOTAL, "x")

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import trio
@@ -20,8 +20,9 @@ from evalrun.dispatch.budget import RunBudget
 from evalrun.dispatch.dispatcher import Clock, LaneWork, StopSignal, dispatch
 from evalrun.dispatch.transport import Reply, Target, make_target
 from evalrun.errors import ApiError
+from evalrun.lane_progress import LaneProgress
 from evalrun.options import EndpointOptions, PriceOptions, RetryOptions
-from evalrun.records import Attempt, LaneProgress, Outcome, Request, Started, Status
+from evalrun.records import Attempt, Outcome, Request, Started, Status
 from tests.dispatch.rig import PRICE
 from tests.fake_endpoint import make_completion
 
@@ -41,6 +42,9 @@ class Deed:
     error: ApiError | None = None
     """Raised instead of a reply: the connection failed."""
 
+
+Interrupt = Literal["stop", "cancel", "scope"]
+"""Let what is in flight finish, give it up, or cancel the caller's own scope."""
 
 Serve = Callable[[float, Request], Deed]
 """(now, what arrives) -> what is done with it."""
@@ -122,6 +126,31 @@ class _Server:
         return completion
 
 
+@asynccontextmanager
+async def _interrupted(interrupts: Sequence[tuple[float, Interrupt]], stop: StopSignal) -> AsyncIterator[None]:
+    """Interrupt what runs inside, at the given times."""
+    if not interrupts:
+        yield
+        return
+
+    async def interrupt(at_s: float, how: Interrupt) -> None:
+        await anyio.sleep(at_s)
+        match how:
+            case "stop":
+                stop.request()
+            case "cancel":
+                stop.cancel()
+            case "scope":
+                scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        for interruption in interrupts:
+            group.start_soon(interrupt, *interruption)
+        with anyio.CancelScope() as scope:
+            yield
+        group.cancel_scope.cancel()
+
+
 def run_virtually(
     serve: Serve,
     *lanes: Sequence[Request],
@@ -132,6 +161,7 @@ def run_virtually(
     endpoint_limits: Mapping[str, float] | None = None,
     budget: Callable[[float], RunBudget] | None = None,
     price: PriceOptions | None = PRICE,
+    interrupts: Sequence[tuple[float, Interrupt]] = (),
     max_s: float = 36_000.0,
 ) -> Ledger:
     """Dispatch one lane for each list of requests, each list of one model, and return what came of it.
@@ -146,6 +176,7 @@ def run_virtually(
         endpoint_limits: The same of the endpoint.
         budget: Makes the run's, from the time at which it begins.
         price: Of every model.
+        interrupts: When to stop the dispatch, and how.
         max_s: A run that takes longer hangs.
     """
     options = EndpointOptions(
@@ -174,19 +205,21 @@ def run_virtually(
             works.append(
                 LaneWork(endpoint="e", wire_model=model, requests=iter(requests), progress=progress, **(limits or {}))
             )
-        with anyio.fail_after(max_s):
-            await dispatch(
-                works,
-                targets={"e": make_target(options, environ={})},
-                prices={progress.model: price for progress in ledger.progress},
-                on_record=ledger.records.append,
-                stop=StopSignal(),
-                rng=random.Random(seed),
-                clock=Clock(now_s=now_s, utc_now=lambda: BEGAN + timedelta(seconds=now_s())),
-                connect=connect,
-                budget=None if budget is None else budget(now_s()),
-                on_event=listen,
-            )
+        stop = StopSignal()
+        async with _interrupted(interrupts, stop):
+            with anyio.fail_after(max_s):
+                await dispatch(
+                    works,
+                    targets={"e": make_target(options, environ={})},
+                    prices={progress.model: price for progress in ledger.progress},
+                    on_record=ledger.records.append,
+                    stop=stop,
+                    rng=random.Random(seed),
+                    clock=Clock(now_s=now_s, utc_now=lambda: BEGAN + timedelta(seconds=now_s())),
+                    connect=connect,
+                    budget=None if budget is None else budget(now_s()),
+                    on_event=listen,
+                )
         ledger.ended_s = now_s()
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
