@@ -56,6 +56,8 @@ _REASONS = {
     "back_off": _Reason("with nothing to send but rows in back-off"),
     "budget": _Reason("waiting for room in the run's budget", "a larger `budget` would let more requests run at once"),
 }
+BUDGET = "budget"
+"""Code of a lane that the run's budget ended: which of its limits did is the run's to tell, once for all lanes."""
 _OUTAGE = "outage"
 """Told as a duration, not as a share."""
 _MAX_NUMBER = 1e15
@@ -79,7 +81,7 @@ def tell_lanes(manifest: Mapping[str, Any]) -> tuple[LaneStory, ...]:
             `outage` begins an outage; the rest is as `Pacer.history` tells it.
     """
     lanes = manifest.get("lanes")
-    wall_s = _read_number(manifest.get("wall_s"))
+    wall_s = read_number(manifest.get("wall_s"))
     return tuple(tell_lane(lane, wall_s=wall_s) for lane in lanes or () if isinstance(lane, Mapping))
 
 
@@ -90,7 +92,7 @@ def tell_lane(lane: Mapping[str, Any], *, wall_s: float | None) -> LaneStory:
         lane: As run.json holds it.
         wall_s: Duration of the call, for a lane that has none of its own.
     """
-    own_wall_s = _read_number(lane.get("wall_s"))
+    own_wall_s = read_number(lane.get("wall_s"))
     shares = _read_shares(lane, wall_s if own_wall_s is None else own_wall_s)
     parts = [_tell_waits(lane, shares), *_tell_counting(lane), *_tell_counts(lane), *_tell_outages(lane)]
     parts += _tell_stop(lane)
@@ -103,11 +105,17 @@ def tell_lane(lane: Mapping[str, Any], *, wall_s: float | None) -> LaneStory:
     )
 
 
+def read_number(value: Any) -> float | None:
+    """Return a figure of run.json; None for what is none, or negative."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and 0 <= value <= _MAX_NUMBER else None
+
+
 def _read_shares(lane: Mapping[str, Any], wall_s: float | None) -> dict[str, float]:
     waited = lane.get("waited_s")
     if not isinstance(waited, Mapping) or not wall_s:
         return {}
-    shares = {str(reason): min(1.0, (_read_number(seconds) or 0.0) / wall_s) for reason, seconds in waited.items()}
+    shares = {str(reason): min(1.0, (read_number(seconds) or 0.0) / wall_s) for reason, seconds in waited.items()}
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 
@@ -116,7 +124,9 @@ def _tell_waits(lane: Mapping[str, Any], shares: Mapping[str, float]) -> str:
         return "no history of its waits was kept"
     told = [(reason, share) for reason, share in shares.items() if share >= MIN_TOLD_SHARE and reason != _OUTAGE]
     if not told:
-        return "hardly ever held back"
+        concurrency = read_number(lane.get("concurrency"))
+        at_once = "" if concurrency is None else f": its time is that of the replies, at most {concurrency:.0f} at once"
+        return f"hardly ever held back{at_once}"
     waits = [f"{share * 100:.0f} %{_of_the_time(n)} {_name(lane, reason)}" for n, (reason, share) in enumerate(told)]
     return ", ".join(waits)
 
@@ -135,10 +145,10 @@ def _name(lane: Mapping[str, Any], reason: str) -> str:
 def _find_limit(lane: Mapping[str, Any], reason: str) -> str | None:
     """Return the limit that a lane waited for, in words; None when none was kept."""
     limits = lane.get("limits")
-    given = _read_number(limits.get(reason)) if isinstance(limits, Mapping) else None
+    given = read_number(limits.get(reason)) if isinstance(limits, Mapping) else None
     if reason in _LIMITS and given is not None:
         return f"limit {_write_number(given)} from the job"
-    told = [_read_number(entry.get("value")) for entry in _read_history(lane) if entry.get("what") == reason]
+    told = [read_number(entry.get("value")) for entry in _read_history(lane) if entry.get("what") == reason]
     if reason not in _NEWEST or not told or told[-1] is None:
         return None
     return _NEWEST[reason].format(_write_number(told[-1]))
@@ -150,7 +160,7 @@ def _tell_counting(lane: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _tell_counts(lane: Mapping[str, Any]) -> Iterator[str]:
-    n_throttled, n_retries = _read_number(lane.get("rate_limited")), _read_number(lane.get("retries"))
+    n_throttled, n_retries = read_number(lane.get("rate_limited")), read_number(lane.get("retries"))
     if n_throttled:
         yield f"{n_throttled:,.0f} × 429"
     if n_retries:
@@ -159,7 +169,7 @@ def _tell_counts(lane: Mapping[str, Any]) -> Iterator[str]:
 
 def _tell_outages(lane: Mapping[str, Any]) -> Iterator[str]:
     waited = lane.get("waited_s")
-    seconds = _read_number(waited.get(_OUTAGE)) if isinstance(waited, Mapping) else None
+    seconds = read_number(waited.get(_OUTAGE)) if isinstance(waited, Mapping) else None
     if not seconds:
         return
     n = sum(1 for entry in _read_history(lane) if entry.get("what") == _OUTAGE)
@@ -168,7 +178,9 @@ def _tell_outages(lane: Mapping[str, Any]) -> Iterator[str]:
 
 def _tell_stop(lane: Mapping[str, Any]) -> Iterator[str]:
     code, message = lane.get("stopped_by"), lane.get("stop_message")
-    if code is not None:
+    if code == BUDGET:
+        yield "ended with the run's budget"
+    elif code is not None:
         yield f"stopped by {code}: {message}" if message else f"stopped by {code}"
 
 
@@ -184,12 +196,6 @@ def _advise(shares: Mapping[str, float]) -> str | None:
 def _read_history(lane: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     history = lane.get("history")
     yield from (entry for entry in history if isinstance(entry, Mapping)) if isinstance(history, list) else ()
-
-
-def _read_number(value: Any) -> float | None:
-    """Return a figure of run.json; None for what is none, or negative."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and 0 <= value <= _MAX_NUMBER else None
 
 
 def _write_number(value: float) -> str:

@@ -1,10 +1,12 @@
-"""`evalrun show --lanes`: why a run took as long as it did, lane by lane."""
+"""`evalrun show --lanes`: why a run took as long as it did, lane by lane and call by call."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
-from evalrun.analysis.lane_story import LaneStory, tell_lanes
+from evalrun.analysis.call_story import CallStory, add_up_lanes, tell_calls
+from evalrun.analysis.lane_story import LaneStory, tell_lane, tell_lanes
 from evalrun.cli.console import (
     Column,
     clean_text,
@@ -19,18 +21,15 @@ from evalrun.records import SCHEMA_VERSION
 
 
 def print_lanes(manifest: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print the story of each lane of a run's last call.
+    """Print the story of each lane over all calls of a run, and of each call where there were several.
 
     Args:
         manifest: run.json.
         as_json: One JSON object, with what run.json holds of each lane, instead of text.
     """
-    stories = tell_lanes(manifest)
-    lanes = [lane for lane in manifest.get("lanes") or () if isinstance(lane, Mapping)]
+    calls = tell_calls(manifest)
     if as_json:
-        facts = {"schema_version": SCHEMA_VERSION, "run_id": manifest["run_id"], "simulated": manifest["is_simulated"]}
-        told = [{**lane, **_describe(story)} for lane, story in zip(lanes, stories, strict=True)]
-        print_json({**facts, "wall_s": manifest.get("wall_s"), "budget": manifest.get("budget"), "lanes": told})
+        print_json(_build_json(manifest, calls))
         return
     console = open_console()
     if manifest["is_simulated"]:
@@ -44,14 +43,76 @@ def print_lanes(manifest: Mapping[str, Any], *, as_json: bool) -> None:
         Column("time", is_number=True),
         Column("waited", is_number=True),
     ]
+    lanes = add_up_lanes(manifest)
     console.print(make_table(columns, [_make_row(lane) for lane in lanes], width=console.width))
-    for story in stories:
-        console.print(clean_text(f"{story.model} ({story.endpoint}): {story.sentence}"))
+    for line in _tell_whole(lanes):
+        console.print(clean_text(line))
+    n_calls = manifest.get("n_calls", 1)
+    for line in _tell_end(calls[-1], "") if n_calls == 1 else _tell_calls(calls, n_calls):
+        console.print(clean_text(line))
+
+
+def _build_json(manifest: Mapping[str, Any], calls: Sequence[CallStory]) -> dict[str, Any]:
+    """Return `lanes`, those of the last call as run.json holds them; `whole_run`, added up; and `calls`, each told."""
+    lanes = [lane for lane in manifest.get("lanes") or () if isinstance(lane, Mapping)]
+    told = [{**lane, **_describe(story)} for lane, story in zip(lanes, tell_lanes(manifest), strict=True)]
+    whole = [
+        {**{key: value for key, value in lane.items() if key != "history"}, **_describe(tell_lane(lane, wall_s=None))}
+        for lane in add_up_lanes(manifest)
+    ]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": manifest["run_id"],
+        "simulated": manifest["is_simulated"],
+        "wall_s": manifest.get("wall_s"),
+        "budget": manifest.get("budget"),
+        "lanes": told,
+        "whole_run": whole,
+        "calls": [asdict(call) for call in calls],
+    }
+
+
+def _tell_whole(lanes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what held each lane over the whole run, and what would help."""
+    for lane in lanes:
+        story = tell_lane(lane, wall_s=None)
+        yield f"{story.model} ({story.endpoint}): {story.sentence}"
         if story.advice is not None:
-            console.print(clean_text(f"  advice: {story.advice}"))
-    calls = manifest.get("n_calls", 1)
-    if calls > 1:
-        console.print(f"these are the lanes of the last of {calls} calls; events.jsonl in the run folder tells of all")
+            yield f"  advice: {story.advice}"
+
+
+def _tell_calls(calls: Sequence[CallStory], n_calls: int) -> Iterator[str]:
+    """Yield what held the lanes in each call; of one that died, where to look."""
+    yield ""
+    if len(calls) < n_calls:
+        yield f"of {n_calls} calls, run.json tells of these; events.jsonl in the run folder of all"
+    for call in calls:
+        started = "" if call.started_at is None else f", {_format_moment(call.started_at)}"
+        if call.lanes is None:
+            yield (
+                f"call {call.number} of {n_calls}{started}: it was killed, or died, before it could tell; what its "
+                "lanes decided stands in events.jsonl in the run folder"
+            )
+            continue
+        yield f"call {call.number} of {n_calls}{started}, {format_seconds(call.wall_s)}:"
+        yield from (f"  {story.model} ({story.endpoint}): {story.sentence}" for story in call.lanes)
+        yield from _tell_end(call, "  ")
+        if not call.lanes:
+            yield "  nothing was asked"
+
+
+def _tell_end(call: CallStory, indent: str) -> Iterator[str]:
+    """Yield which limit ended a call, when one did."""
+    if call.ended_by is not None:
+        yield f"{indent}ended by its {call.ended_by}"
+
+
+def _format_moment(moment: str) -> str:
+    """Return a time of run.json as local time; what is none as it stands."""
+    try:
+        return datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError):
+        return moment
 
 
 def _describe(story: LaneStory) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Words for what a lane does while a run is under way, and for the money of the whole run."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -9,12 +9,14 @@ from evalrun.cli.console import format_seconds, format_usd
 
 if TYPE_CHECKING:
     from evalrun.dispatch.budget import RunBudget
-    from evalrun.records import LaneProgress
+    from evalrun.lane_progress import LaneProgress
 
 PACED_S = 2.0
 """Waits shorter than this are the pace of the lane, not a pause that anybody could watch."""
 RATE_WINDOW_S = 10.0
 """Answers of so many last seconds make the rate that is shown."""
+RESUME_PLACEHOLDER = "`evalrun run JOB --resume`"
+"""How a lane's own words call the command that goes on: it knows neither the job's file nor the run's folder."""
 
 _REASONS: Mapping[str, str] = {
     "retry_after": "asked by the server",
@@ -36,7 +38,7 @@ class RateMeter:
     def note(self, lane: "LaneProgress", now_s: float) -> None:
         """Take one look at a lane; looks are about a tenth of a second apart."""
         seen = self._seen.setdefault(id(lane), deque())
-        seen.append((now_s, lane.done))
+        seen.append((now_s, lane.acknowledged))
         while now_s - seen[0][0] > RATE_WINDOW_S:
             seen.popleft()
 
@@ -58,6 +60,22 @@ def describe_wait(lane: "LaneProgress", now_s: float) -> str | None:
         return f"paced ({why})"
     until = (datetime.now().astimezone() + timedelta(seconds=left_s)).strftime("%H:%M:%S")
     return f"waits {format_seconds(left_s)} until {until} ({why})"
+
+
+def describe_stops(lanes: Iterable[tuple[str, str]], *, command: str) -> list[str]:
+    """Return why lanes stopped; those that stopped for one reason, as all do whose key is refused, are told together.
+
+    Args:
+        lanes: Their models, and what they say of it.
+        command: What to say for the command that goes on, which they do not know.
+    """
+    models_by_message: dict[str, list[str]] = {}
+    for model, message in lanes:
+        models_by_message.setdefault(message, []).append(model)
+    return [
+        f"{', '.join(models)} stopped: {message.replace(RESUME_PLACEHOLDER, command)}"
+        for message, models in models_by_message.items()
+    ]
 
 
 def describe_flight(lane: "LaneProgress") -> str:

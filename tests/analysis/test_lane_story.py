@@ -168,3 +168,14 @@ def test_any_manifest_has_a_story(wall_s: Any, facts: dict[str, Any]) -> None:
     (story,) = tell_lanes({"wall_s": wall_s, "lanes": [make_lane(**facts)]})
     assert story.sentence
     assert all(0 <= share <= 1 for share in story.waited_share.values())
+
+
+def test_lane_that_waited_for_nothing_names_its_concurrency() -> None:
+    """Who was never held back was as fast as the replies, so many at a time."""
+    assert tell(concurrency=16) == "hardly ever held back: its time is that of the replies, at most 16 at once"
+
+
+def test_lane_that_the_budget_ended_leaves_the_limit_to_the_run() -> None:
+    """All lanes of a run end with its budget: the limit is told once, not by each of them."""
+    told = tell(stopped_by="budget", stop_message="budget: 4 of 4 requests spent")
+    assert told == "hardly ever held back; ended with the run's budget"

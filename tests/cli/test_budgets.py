@@ -1,8 +1,10 @@
 """Budgets: a run ends where it was told to, says what it took, and adds up over its resumes."""
 
 import json
+import random
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,15 @@ from evalrun.cli.main import main
 from evalrun.cli.results import make_resume_hint
 from evalrun.closing import load_result
 from evalrun.store.folder import RunFolder
-from tests.cli.processes import JOB, find_run_folder, load_ledger, run_evalrun, serve_simulator, write_job
+from tests.cli.processes import (
+    JOB,
+    find_run_folder,
+    load_ledger,
+    run_evalrun,
+    serve_simulator,
+    start_evalrun,
+    write_job,
+)
 
 Capture = pytest.CaptureFixture[str]
 
@@ -42,6 +52,29 @@ def add_bill(url: str) -> float:
     """Return what the simulator's owner would charge for all it was asked, in USD."""
     totals = load_ledger(url)["totals"]
     return float(totals["prompt_tokens"] * PRICE["prompt"] + totals["completion_tokens"] * PRICE["completion"])
+
+
+def add_tokens(url: str) -> int:
+    """Return how many tokens the simulator has worked off."""
+    totals = load_ledger(url)["totals"]
+    return int(totals["prompt_tokens"] + totals["completion_tokens"])
+
+
+def write_unforeseeable_answers(folder: Path, n_samples: int) -> None:
+    """Give a job samples whose answers have 1 to 500 words, mostly few: no estimate foresees them."""
+    rng = random.Random(7)
+    lengths = [min(500, round(rng.lognormvariate(3.5, 1.0)) + 1) for _ in range(n_samples)]
+    rows = [{"id": f"s{n}", "question": f"q{n}?", "answer": "word " * length} for n, length in enumerate(lengths)]
+    (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def run_recorded(*arguments: str, cwd: Path) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
+    """Run evalrun; return also what the recorder wrote: the bound of this call, and how many were in flight."""
+    record = cwd / "spend.json"
+    process = start_evalrun(str(record), *arguments, cwd=cwd, program=["-m", "tests.cli.spend_recorder"])
+    output, errors = process.communicate(timeout=100)
+    done = subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+    return done, json.loads(record.read_text(encoding="utf-8"))
 
 
 def find_next(output: str) -> list[str]:
@@ -83,6 +116,39 @@ def test_budget_in_usd_holds_over_a_resume(served: tuple[Path, str]) -> None:
     assert raised.returncode == 0, raised.stdout
     assert read_manifest(folder)["budget"]["usd"]["spent"] == pytest.approx(add_bill(url))
     assert load_ledger(url)["totals"]["requests"] == N_SAMPLES
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "n_samples", "usd", "tokens"),
+    [
+        (1, 200, 0.01, 10_000),
+        (64, 800, 0.03, 40_000),
+        pytest.param(512, 6_000, 0.3, 300_000, marks=pytest.mark.soak),
+    ],
+)
+def test_bill_passes_a_budget_by_no_more_than_the_documented_bound(
+    tmp_path: Path, concurrency: int, n_samples: int, usd: float, tokens: int
+) -> None:
+    """Replies of any length, USD first, then tokens over a resume: the ledger stays within limit and bound."""
+    job = write_job(tmp_path, url="http://127.0.0.1:1", n_samples=1, concurrency=concurrency, latency_ms=20)
+    write_unforeseeable_answers(tmp_path, n_samples)
+    with serve_simulator(job) as url:
+        job.write_text(JOB.format(url=url, concurrency=concurrency, latency_ms=20), encoding="utf-8")
+        first, of_first = run_recorded("run", "job.yaml", "--budget-usd", str(usd), cwd=tmp_path)
+        billed, books = add_bill(url), read_manifest(tmp_path)["budget"]
+        again = ["--resume", "--budget-usd", "100", "--set", f"budget.tokens={tokens}"]
+        second, of_second = run_recorded("run", "job.yaml", *again, cwd=tmp_path)
+        worked, books_again = add_tokens(url), read_manifest(tmp_path)["budget"]
+        sent = load_ledger(url)["totals"]["requests"]
+    assert (first.returncode, second.returncode) == (3, 3), first.stderr + second.stderr
+    assert ("USD" in books["ended_by"], "tokens" in books_again["ended_by"]) == (True, True)
+    assert usd * 0.8 < billed <= usd + float(of_first["bound_usd"])
+    assert tokens * 0.8 < worked <= tokens + of_second["bound_tokens"]
+    assert books["usd"]["spent"] == pytest.approx(billed)
+    assert books_again["tokens"]["spent"] == worked
+    assert sent == of_first["n_sent"] + of_second["n_sent"] == books_again["requests"]["spent"]
+    assert of_first["n_left"] == of_second["n_left"] == 0
+    assert max(of_first["most_in_flight"], of_second["most_in_flight"]) <= concurrency
 
 
 def test_wall_time_counts_anew_for_each_call(served: tuple[Path, str]) -> None:

@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import polars as pl
 import pytest
 
+from evalrun.store.folder import RunFolder
+from evalrun.store.journal_scan import scan_journal
 from tests.cli.processes import (
     JOB,
     find_run_folder,
@@ -25,6 +28,10 @@ CONCURRENCY = 4
 WITH_GRACE = "import sys; from evalrun import pipeline; from evalrun.cli.main import main; pipeline.GRACE_S = {}; "
 WITH_GRACE += "sys.exit(main(sys.argv[1:]))"
 
+WITH_PATIENT_SIMULATOR = "import sys; from evalrun.simulator.server import serve; from evalrun.cli.main import main; "
+WITH_PATIENT_SIMULATOR += "serve.__wrapped__.__kwdefaults__['grace_s'] = 10_000; sys.exit(main(sys.argv[1:]))"
+"""A simulator that, unless it is told otherwise, waits for hours until its replies are delivered."""
+
 
 @pytest.fixture
 def slow(tmp_path: Path) -> Iterator[tuple[Path, str]]:
@@ -38,6 +45,15 @@ def slow(tmp_path: Path) -> Iterator[tuple[Path, str]]:
 def start_with_grace(folder: Path, grace_s: float) -> subprocess.Popen[str]:
     """Start the run of a folder's job with another grace time than the ten seconds of the product."""
     return start_evalrun("run", "job.yaml", cwd=folder, program=["-c", WITH_GRACE.format(grace_s)])
+
+
+def wait_for_starts(folder: Path, n_requests: int) -> None:
+    """Wait until the journal of the only run names so many requests under way; the test's time limit ends a hang."""
+    n_started = 0
+    while n_started < n_requests:
+        time.sleep(0.02)
+        with scan_journal(RunFolder.open(find_run_folder(folder))) as index:
+            n_started = len(index.in_doubt)
 
 
 def read_run(folder: Path) -> tuple[dict[str, Any], list[tuple[str, str | None]]]:
@@ -86,6 +102,26 @@ def test_second_interrupt_stops_at_once(slow: tuple[Path, str]) -> None:
     assert "--resume" in output
     assert manifest["in_doubt"] == CONCURRENCY
     assert events[1:3] == [("interrupted", "SIGINT"), ("cancelled", "SIGINT")]
+
+
+def test_second_interrupt_waits_for_no_simulator_of_its_own(tmp_path: Path) -> None:
+    """The simulator that a run serves itself ends with it, however long its replies would take."""
+    job = write_job(tmp_path, url="http://127.0.0.1:1", n_samples=8, concurrency=CONCURRENCY)
+    text = job.read_text(encoding="utf-8").replace('      url: "http://127.0.0.1:1"\n', "")
+    job.write_text(text.replace("latency_ms: 1}", "latency_ms: 600000}"), encoding="utf-8")
+    process = start_evalrun("run", "job.yaml", cwd=tmp_path, program=["-c", WITH_PATIENT_SIMULATOR])
+    assert process.stderr is not None
+    while "run folder" not in process.stderr.readline():
+        pass
+    wait_for_starts(tmp_path, CONCURRENCY)
+    process.send_signal(signal.SIGINT)
+    while "stopping: requests in flight may finish" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    manifest, _ = read_run(tmp_path)
+    assert process.returncode == 130
+    assert manifest["in_doubt"] == CONCURRENCY
 
 
 def test_interrupt_lets_what_is_in_flight_finish(slow: tuple[Path, str]) -> None:

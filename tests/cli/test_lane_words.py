@@ -7,15 +7,18 @@ import pytest
 
 from evalrun.cli.lane_words import (
     RATE_WINDOW_S,
+    RESUME_PLACEHOLDER,
     RateMeter,
     describe_flight,
     describe_limits,
     describe_rate,
     describe_spend,
+    describe_stops,
     describe_wait,
 )
 from evalrun.dispatch.budget import Reservation, RunBudget, Spent
-from evalrun.records import LaneProgress
+from evalrun.dispatch.stops import RESUME_HINT
+from evalrun.lane_progress import LaneProgress
 
 
 def make_lane(**facts: object) -> LaneProgress:
@@ -89,7 +92,7 @@ def test_rate_is_that_of_the_last_seconds() -> None:
     assert meter.read(lane) is None
     meter.note(lane, 0.0)
     assert meter.read(lane) is None
-    lane.done = 50
+    lane.acknowledged = 50
     meter.note(lane, 5.0)
     assert meter.read(lane) == 10.0
     meter.note(lane, 5.0 + RATE_WINDOW_S)
@@ -121,3 +124,13 @@ def test_other_limits_are_shown_where_they_are_set() -> None:
         "30.0 s of the budget's time left",
     ]
     assert describe_limits(make_budget(wall_s=60), 500.0) == ["0 ms of the budget's time left"]
+
+
+def test_lanes_that_stop_for_one_reason_are_told_together() -> None:
+    """Each reason is one line, and the command that goes on stands where the lane could not know it."""
+    assert RESUME_HINT.startswith(RESUME_PLACEHOLDER)
+    told = [("a", f"mend the key, then {RESUME_HINT}"), ("b", "other"), ("c", f"mend the key, then {RESUME_HINT}")]
+    assert describe_stops(told, command="`evalrun run j.yaml --resume r`") == [
+        "a, c stopped: mend the key, then `evalrun run j.yaml --resume r` goes on from here",
+        "b stopped: other",
+    ]

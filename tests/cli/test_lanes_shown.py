@@ -1,12 +1,14 @@
-"""`evalrun show --lanes`: why a run was slow, in words and as JSON."""
+"""`evalrun show --lanes`: why a run was slow, in words and as JSON, over all its calls."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from evalrun.cli.main import main
-from tests.cli.processes import find_run_folder
+from tests.cli.processes import find_run_folder, run_evalrun, start_evalrun
+from tests.fake_endpoint import FakeEndpoint, reply_error, reply_text
 
 Capture = pytest.CaptureFixture[str]
 
@@ -18,7 +20,6 @@ def run(tmp_path: Path) -> Path:
     assert main(["run", str(tmp_path / "job.yaml"), "-o", str(tmp_path / "reports"), "--progress", "none"]) == 0
     folder = find_run_folder(tmp_path)
     manifest = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    manifest["n_calls"] = 2
     manifest["lanes"][0] |= {
         "wall_s": 100.0,
         "waited_s": {"tokens_per_minute": 61.0},
@@ -37,7 +38,7 @@ def test_lanes_are_told_in_words(run: Path, capsys: Capture) -> None:
     assert "SIMULATED" in text
     assert "61 % of the time waiting for tokens per minute (limit 90,000 from headers); 3 × 429" in text
     assert "advice: a smaller `max_completion_tokens`" in text
-    assert "these are the lanes of the last of 2 calls" in text
+    assert "call 1" not in text
 
 
 def test_lanes_are_told_as_json(run: Path, capsys: Capture) -> None:
@@ -62,3 +63,54 @@ def test_run_json_holds_each_lane_and_the_log_its_events(run: Path) -> None:
     assert [event["what"] for event in of_the_run] == ["began", "ended"]
     assert of_the_run[0]["values"]["rows"] == of_the_run[1]["values"]["rows_done"] == sum(manifest["counts"].values())
     assert (run / "events.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+JOB = """\
+endpoints: {{gate: {{base_url: "{url}", concurrency: 2}}}}
+models: [{{name: model}}]
+prompts: [{{name: plain, user: "{{{{ question }}}}"}}]
+dataset: samples.jsonl
+"""
+
+
+def test_resumed_run_is_told_call_by_call(tmp_path: Path, capsys: Capture) -> None:
+    """One call met the end of the credit, one was killed, the last one finished: told one by one, and added up."""
+    rows = [{"id": f"s{n}", "question": f"q{n}?"} for n in range(6)]
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with FakeEndpoint() as server:
+        (tmp_path / "job.yaml").write_text(JOB.format(url=server.base_url), encoding="utf-8")
+        server.script(reply_text(), reply_text())
+        server.default = reply_error(402)
+        first = run_evalrun("run", "job.yaml", cwd=tmp_path)
+        n_seen = len(server.requests)
+        server.default = reply_text(delay_s=30)
+        killed = start_evalrun("run", "job.yaml", "--resume", cwd=tmp_path)
+        while len(server.requests) == n_seen:
+            time.sleep(0.02)
+        killed.kill()
+        killed.communicate(timeout=60)
+        server.default = reply_text()
+        last = run_evalrun("run", "job.yaml", "--resume", cwd=tmp_path)
+    assert (first.returncode, last.returncode) == (3, 0), last.stderr
+    folder = str(find_run_folder(tmp_path))
+    assert main(["show", folder, "--lanes"]) == 0
+    text = capsys.readouterr().out
+    assert main(["show", folder, "--lanes", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert "model (gate): hardly ever held back: its time is that of the replies, at most 2 at once\n" in text
+    assert "stopped by quota: HTTP 402: no; add credit" in text.partition("call 1 of 3")[2].partition("call 2 of 3")[0]
+    assert (
+        "it was killed, or died, before it could tell" in text.partition("call 2 of 3")[2].partition("call 3 of 3")[0]
+    )
+    assert [lane["asked"] for lane in (*told["lanes"], *told["whole_run"])] == [4, 6]
+    assert [None if call["lanes"] is None else len(call["lanes"]) for call in told["calls"]] == [1, None, 1]
+
+
+def test_call_that_its_budget_ended_says_so(tmp_path: Path, capsys: Capture) -> None:
+    """Which limit ended a run is told by `--lanes` as well, once."""
+    assert main(["init", str(tmp_path)]) == 0
+    job = [str(tmp_path / "job.yaml"), "-o", str(tmp_path / "reports"), "--progress", "none"]
+    assert main(["run", *job, "--set", "budget.requests=3"]) == 3
+    capsys.readouterr()
+    assert main(["show", str(find_run_folder(tmp_path)), "--lanes"]) == 0
+    assert capsys.readouterr().out.count("ended by its budget: 3 of 3 requests spent") == 1
