@@ -18,6 +18,7 @@ from pathlib import Path
 from random import Random
 
 from evalrun.errors import FolderBusyError, StoreError
+from evalrun.store.disk_room import BLOCK_BYTES, describe_error, describe_room, find_errno
 
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
@@ -29,7 +30,10 @@ EVENTS_NAME = "events.jsonl"
 _LOCK_NAME = ".lock"
 _TEMP_PREFIX = ".tmp-"
 _MAX_NAME_BYTES = 120
+_PROBE_BYTES = 64 * 1024
 _KEPT_CATEGORIES = ("L", "M", "N")
+_LONGEST_NAME_BYTES = 64
+"""Room for what a run folder holds, below itself: parts of tables are the longest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,11 @@ class RunFolder:
         reports = Path(os.path.abspath(reports_dir))  # noqa: PTH100 - resolve() would follow the user's own links
         job_folder = reports / make_folder_name(job_name)
         path = job_folder / run_id
+        _check_length(path)
+        missing = [place for place in (reports, *reports.parents) if not _is_there(place)]
         _make_folder(reports, may_be_link=True)
+        for place in missing:
+            _force_name(place)
         _make_folder(job_folder)
         _make_folder(path, must_be_new=True)
         _make_folder(path / JOURNAL_NAME)
@@ -145,6 +153,15 @@ class RunFolder:
             except OSError as error:
                 raise _explain(error, place, "write into") from error
 
+    def force_names(self) -> None:
+        """Force the names on the way to the journal to disk: without them a power failure loses it with all it holds.
+
+        Raises:
+            StoreError: The disk refused.
+        """
+        for place in (self.journal_dir, self.path, self.path.parent):
+            _force_name(place)
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder against other processes; leftovers of a killed one are swept.
@@ -155,7 +172,8 @@ class RunFolder:
         """
         handle = self._take_lock()
         try:
-            _sweep_temps(self.path)
+            for place in (self.path, self.journal_dir):
+                _sweep_temps(place)
             yield
         finally:
             # Closing releases the lock; the file stays, since removing it would race with the next holder.
@@ -206,8 +224,11 @@ def make_folder_name(job_name: str) -> str:
 
 
 def is_run_folder(path: Path) -> bool:
-    """Tell whether a folder holds a run: a manifest, or a journal at least."""
-    return (path / MANIFEST_NAME).is_file() or (path / JOURNAL_NAME).is_dir()
+    """Tell whether a folder holds a run: a manifest, or a journal at least. One that may not be read holds none."""
+    try:
+        return (path / MANIFEST_NAME).is_file() or (path / JOURNAL_NAME).is_dir()
+    except OSError:  # Another user's, or a name that is too long for the disk.
+        return False
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -242,6 +263,23 @@ class StagedFile:
         with self.temp_path.open("rb") as handle:
             os.fsync(handle.fileno())
 
+    def explain(self, error: Exception) -> StoreError:
+        """Return what a library's error means for the file that it was filling.
+
+        Polars keeps the system's error of a write of the footer to itself ("transport error"): then the disk is asked.
+        """
+        cause = error if find_errno(error) is not None else self._probe() or error
+        return _explain(cause, self.path, "write", temp_path=self.temp_path)
+
+    def _probe(self) -> OSError | None:
+        """Return what the disk says to more bytes in the hidden file; None when it takes them."""
+        try:
+            with self.temp_path.open("ab") as handle:
+                handle.write(bytes(_PROBE_BYTES))
+        except OSError as error:
+            return error
+        return None
+
     def commit(self) -> None:
         """Force the content to disk, move it to the final name, force the folder to disk."""
         self.flush()
@@ -261,10 +299,11 @@ def stage_file(path: Path) -> Iterator[StagedFile]:
         temp_path = _make_temp(path.parent)
         yield StagedFile(path, temp_path)
     except OSError as error:
-        raise _explain(error, path, "write") from error
+        raise _explain(error, path, "write", temp_path=temp_path) from error
     finally:
         if temp_path is not None:
-            temp_path.unlink(missing_ok=True)
+            with suppress(OSError):  # It has moved; or the disk refuses, and the next holder of the lock sweeps it.
+                temp_path.unlink()
 
 
 @contextmanager
@@ -291,6 +330,15 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
+def _force_name(path: Path) -> None:
+    """Force a file's or folder's name in the folder above to disk, where that one may be read."""
+    try:
+        with suppress(PermissionError):
+            sync_folder(path.parent)
+    except OSError as error:
+        raise _explain(error, path.parent, "force to disk") from error
+
+
 def _make_temp(folder: Path) -> Path:
     path = folder / f"{_TEMP_PREFIX}{secrets.token_hex(8)}"
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
@@ -314,6 +362,7 @@ def _sweep_temps(folder: Path) -> None:
 def _make_folder(path: Path, *, must_be_new: bool = False, may_be_link: bool = False) -> None:
     try:
         path.mkdir(mode=FOLDER_MODE, parents=may_be_link)
+        path.chmod(FOLDER_MODE)  # The umask may have taken bits away.
     except FileExistsError as error:
         if must_be_new:
             msg = f"{path} is there already; start again, which draws another run_id"
@@ -321,8 +370,21 @@ def _make_folder(path: Path, *, must_be_new: bool = False, may_be_link: bool = F
         _check_folder(path, may_be_link=may_be_link)
     except OSError as error:
         raise _explain(error, path, "make the folder") from error
-    else:
-        path.chmod(FOLDER_MODE)  # The umask may have taken bits away.
+
+
+def _check_length(path: Path) -> None:
+    """Refuse a run folder in which the longest name would not fit, before anything is sent."""
+    n_bytes = len(os.fsencode(path)) + _LONGEST_NAME_BYTES
+    if n_bytes > os.pathconf("/", "PC_PATH_MAX"):
+        msg = f"the path of the run folder {str(path)[:_MAX_NAME_BYTES]}… is too long; choose a shorter one with -o"
+        raise StoreError(msg)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # Too long, or below a folder that may not be searched: making it says what is wrong.
+        return False
 
 
 def _check_folder(path: Path, *, may_be_link: bool) -> None:
@@ -334,16 +396,31 @@ def _check_folder(path: Path, *, may_be_link: bool) -> None:
         raise StoreError(msg)
 
 
-def _explain(error: OSError, path: Path, action: str) -> StoreError:
+def _explain(error: Exception, path: Path, action: str, *, temp_path: Path | None = None) -> StoreError:
+    """Return what a disk's refusal means, with what to do; `temp_path` is the unfinished file."""
     advice = {
         errno.ENOSPC: "free space on that disk, then go on with --resume",
         errno.EDQUOT: "free space in your quota, then go on with --resume",
+        errno.EFBIG: "raise the limit of a file's size (ulimit -f), then go on with --resume",
         errno.EACCES: "make it writable for this user, or choose another folder with -o",
         errno.EPERM: "make it writable for this user, or choose another folder with -o",
         errno.EROFS: "the file system is read-only; choose another folder with -o",
         errno.ENOTDIR: "a part of that path is a file; choose another folder with -o",
+        errno.ENAMETOOLONG: "choose a folder with a shorter path with -o",
         errno.ELOOP: "it is a symbolic link, which evalrun does not follow; remove it",
         errno.ENOLCK: "the file system has no locks; choose a folder on another one with -o",
         errno.EOPNOTSUPP: "the file system has no locks; choose a folder on another one with -o",
-    }.get(error.errno or 0, "check the disk, or choose another folder with -o")
-    return StoreError(f"cannot {action} {path}: {error.strerror or error}; {advice}")
+    }.get(find_errno(error) or 0, "check the disk, or choose another folder with -o")
+    taken_bytes = _measure(temp_path)
+    # How much more the file would have taken nobody knows; an older one tells how large it may become.
+    needed_bytes = max(taken_bytes + 1, _measure(path) if temp_path is not None else 0, BLOCK_BYTES)
+    room = describe_room(error, path, needs=f"at least {needed_bytes:,} bytes", returned_bytes=taken_bytes)
+    return StoreError(f"cannot {action} {path}: {describe_error(error)}{room}; {advice}")
+
+
+def _measure(path: Path | None) -> int:
+    """Return the size of a file in bytes; 0 when it is not there."""
+    if path is not None:
+        with suppress(OSError):
+            return path.stat().st_size
+    return 0

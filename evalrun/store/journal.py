@@ -15,6 +15,7 @@ from typing import Any
 
 from evalrun.errors import StoreError
 from evalrun.records import Attempt, Outcome, Started
+from evalrun.store.disk_room import BLOCK_BYTES, describe_error, describe_room
 from evalrun.store.folder import FILE_MODE, RunFolder, sync_folder
 from evalrun.store.journal_format import Kind, encode_frame, encode_record, parse_frame
 from evalrun.store.journal_index import Entry as Entry
@@ -39,6 +40,7 @@ class Journal:
         folder: The run; its lock is held by the caller.
         durability: `process` survives the death of the process, `power` that of the machine.
         index: Kept current with each append, so that no scan is needed after the run; None = no index.
+        n_to_come: Outcomes that this call will append, as far as known: a full disk is told with the room they need.
         segment_bytes: Size at which a new segment begins.
         write: `os.write`, or a test's own.
         sync: `os.fdatasync`, or a test's own.
@@ -53,25 +55,33 @@ class Journal:
         *,
         durability: str,
         index: JournalIndex | None = None,
+        n_to_come: int | None = None,
         segment_bytes: int = SEGMENT_BYTES,
         write: Callable[[int, memoryview], int] = os.write,
         sync: Callable[[int], None] = os.fdatasync,
     ) -> None:
+        self.written = 0
+        """Outcomes appended here."""
         self.acknowledged = 0
-        """Outcomes appended here that are durable."""
+        """Those of them that are durable."""
         self.failure: StoreError | None = None
         """The first error of the disk; None while all is well."""
         self._journal_dir = folder.journal_dir
         self._is_power = durability == "power"
         self._index = index
+        self._n_to_come = n_to_come
         self._segment_bytes = segment_bytes
         self._write = write
         self._sync = sync
-        self._n_outcomes = 0
+        self._n_bytes = 0
         self._segment = max(1, len(list_segments(self._journal_dir)))
+        if self._is_power:
+            folder.force_names()
         self._handle, self._offset = self._open_segment(self._segment)
         self._is_closed = False
         self._has_sync_failed = False
+        # The worker finds failures, too; one that no append has raised is raised at the end.
+        self._is_failure_told = False
         # The worker syncs under this lock, so that a handle is never closed under it.
         self._sync_lock = threading.Lock()
         self._is_stopping = threading.Event()
@@ -112,9 +122,9 @@ class Journal:
         if self._index is not None:
             self._index.add_record(record, segment=self._segment, offset=offset, length=len(line))
         if isinstance(record, Outcome):
-            self._n_outcomes += 1
+            self.written += 1
             if not self._is_power:
-                self.acknowledged = self._n_outcomes
+                self.acknowledged = self.written
 
     def close(self) -> None:
         """Acknowledge what is written and close the file.
@@ -126,7 +136,6 @@ class Journal:
             return
         self._is_closed = True
         self._is_stopping.set()
-        had_failed = self.failure is not None
         if self._is_power:
             self._worker.join()
             self._sync_written()
@@ -134,11 +143,18 @@ class Journal:
             os.close(self._handle)
         except OSError as error:  # Network file systems tell of a full disk here.
             self._fail(error, "close")
-        if self.failure is not None and not had_failed:
+        if self.failure is not None and not self._is_failure_told:
             raise self.failure
 
     def _append_line(self, line: bytes) -> int:
         """Write a whole line or nothing; return the offset where it begins."""
+        try:
+            return self._append_whole(line)
+        except StoreError:
+            self._is_failure_told = self.failure is not None
+            raise
+
+    def _append_whole(self, line: bytes) -> int:
         if self.failure is not None:
             raise self.failure
         if self._is_closed:
@@ -153,11 +169,12 @@ class Journal:
                 left = left[self._write(self._handle, left) :]
         except OSError as error:
             self._cut_back()
-            raise self._fail(error, f"write byte {offset} of") from error
+            raise self._fail(error, f"write byte {offset} of", record_bytes=len(line)) from error
         except BaseException:
             self._cut_back()
             raise
         self._offset += len(line)
+        self._n_bytes += len(line)
         return offset
 
     def _begin_segment(self) -> None:
@@ -183,12 +200,14 @@ class Journal:
             if not path.exists():
                 handle = os.open(path, _OPEN_FLAGS | os.O_CREAT | os.O_EXCL, FILE_MODE)
                 os.fchmod(handle, FILE_MODE)  # The umask may have taken bits away.
-                sync_folder(self._journal_dir)
             else:
                 handle = os.open(path, _OPEN_FLAGS)
+            sync_folder(self._journal_dir)  # Also of an older segment: who made it may have been killed before this.
             offset = os.fstat(handle).st_size
         except OSError as error:
-            msg = f"cannot open the journal {path}: {error.strerror or error}; check the folder's owner and the disk"
+            room = describe_room(error, path, needs=self._describe_need(0))
+            why = f"{describe_error(error)}{room}"
+            msg = f"cannot open the journal {path}: {why}; check the folder's owner and the disk"
             raise StoreError(msg) from error
         if offset and not _ends_whole(path, offset):
             os.close(handle)
@@ -199,13 +218,13 @@ class Journal:
     def _sync_groups(self) -> None:
         """Force written outcomes to disk, one fdatasync for all that came within the window. Runs in the worker."""
         while not self._is_stopping.wait(SYNC_WINDOW_S):
-            if self._n_outcomes != self.acknowledged:
+            if self.written != self.acknowledged:
                 self._sync_written()
 
     def _sync_written(self) -> None:
         """Force to disk what is written, also what a later write error left whole; never again once it failed."""
         with self._sync_lock:
-            n_written = self._n_outcomes
+            n_written = self.written
             if self._has_sync_failed:
                 return
             try:
@@ -217,14 +236,20 @@ class Journal:
             else:
                 self.acknowledged = n_written
 
-    def _fail(self, error: OSError, action: str) -> StoreError:
+    def _fail(self, error: OSError, action: str, *, record_bytes: int = 0) -> StoreError:
         path = make_segment_path(self._journal_dir, self._segment)
-        msg = (
-            f"cannot {action} the journal {path}: {error.strerror or error}; {self.acknowledged} outcomes of this call "
-        )
-        msg += "are safe. Free or mend the disk, then go on with --resume"
+        room = describe_room(error, path, needs=self._describe_need(record_bytes))
+        msg = f"cannot {action} the journal {path}: {describe_error(error)}{room}; {self.acknowledged} outcomes of "
+        msg += "this call are safe. Free or mend the disk, then go on with --resume"
         self.failure = StoreError(msg)
         return self.failure
+
+    def _describe_need(self, record_bytes: int) -> str:
+        """Return how many bytes it takes to go on: to the end of the call, where enough is known for a guess."""
+        n_left = (self._n_to_come or 0) - self.written
+        if n_left <= 0 or not self.written:
+            return f"at least {max(record_bytes, BLOCK_BYTES):,} bytes"
+        return f"about {self._n_bytes * n_left // self.written:,} bytes for {n_left:,} outcomes still to come"
 
     def _cut_back(self) -> None:
         """Cut off what a failed write left, so that the file ends behind the last whole record."""

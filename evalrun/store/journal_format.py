@@ -135,6 +135,8 @@ def parse_outcome(body: bytes, *, with_attempt: bool = True) -> Outcome:
         started_at=_read_datetime(get("started_at")),
         finished_at=_read_datetime(get("finished_at")),
         last_attempt=None if last_attempt is None else _unpack_attempt(last_attempt, fields, usage),
+        reused_from=get("reused_from"),
+        reused_row_id=get("reused_row_id"),
     )
 
 
@@ -164,6 +166,8 @@ def _pack_outcome(outcome: Outcome) -> dict[str, Any]:
         "billed_usd": outcome.billed_usd,
         "cost_usd": outcome.cost_usd,
         "cost_source": outcome.cost_source,
+        "reused_from": outcome.reused_from,
+        "reused_row_id": outcome.reused_row_id,
         "error_message": outcome.error_message,
         "http_status": outcome.http_status,
         "latency_s": outcome.latency_s,

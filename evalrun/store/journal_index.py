@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
+from zlib import crc32
 
 from evalrun.errors import JournalDamagedError
 from evalrun.records import FINISHED, Attempt, ErrorCode, Outcome, Started, Status
 from evalrun.store.journal_format import (
+    FORMAT_VERSION,
     Frame,
     Kind,
     parse_attempt,
@@ -31,15 +33,20 @@ SEGMENT_GLOB = "[0-9][0-9][0-9][0-9][0-9][0-9].jsonl"
 _NO_OUTCOME = len(Status)
 _STATUSES: tuple[Status | None, ...] = (*Status, None)
 _STATUS_NUMBERS: dict[str, int] = {status: number for number, status in enumerate(Status)}
+_STATUS_BYTES = {status.encode(): number for status, number in _STATUS_NUMBERS.items()}
 _FINISHED_NUMBERS = frozenset(_STATUS_NUMBERS[status] for status in FINISHED)
 _MAX_U16 = 65_535
+_BLOCK_ROWS = 1_024
 _ZERO_USD = Decimal(0)
 
-# The head of nearly every `done` body, as `encode_record` writes it: reading it alone halves the time of a scan. What
-# does not match is parsed as JSON.
-_DONE_HEAD = re.compile(
-    rb'\{"row_id":"([0-9a-f]{64})","request_key":"([0-9a-f]{64})","index":\d+,"status":"([a-z]+)","attempts":(\d+),'
-    rb'(?:"error_code":"([a-z0-9_]+)",)?(?:"billed_usd":"([0-9.E+-]+)",)?"cost_(?:usd|source)":'
+# Nearly every line, as `encode_record` writes it. What does not match is parsed as JSON, which takes much longer.
+_USUAL_LINE = re.compile(
+    rb'\{"v":%d,"t":"(started|done)","crc":"([0-9a-f]{8})","b":'
+    % FORMAT_VERSION
+    + rb'(?=\{"row_id":"(.{64})","request_key":"(.{64})","index":\d+,'
+    rb'(?:"attempt":(\d+)\}\}\n|"status":"([a-z]+)","attempts":(\d+),'
+    rb'(?:"error_code":"([a-z0-9_]+)",)?(?:"billed_usd":"([0-9.E+-]+)",)?"cost_(?:usd|source)":))',
+    re.DOTALL,  # A run of any 64 bytes is one step, where letters and digits would be 64.
 )
 
 
@@ -57,12 +64,23 @@ class Entry(NamedTuple):
     """Cost so far of an unfinished row; None when unknown. Always None for a finished row: read its outcome."""
     is_permanent: bool = False
     """Whether the newest outcome is an error that cannot pass, though its code can."""
+    number: int = 0
+    """The row's number, by first appearance in the journal, 0-based."""
 
 
 class InDoubt(NamedTuple):
     """A request that was in flight when a process died: it may be sent once more."""
 
     row_id: str
+    request_key: str
+    attempt: int
+
+
+class _Flight(NamedTuple):
+    """A request that was started, and has no attempt or outcome after it so far."""
+
+    number: int
+    """Of its row."""
     request_key: str
     attempt: int
 
@@ -91,8 +109,8 @@ class RowTable:
         """Return the number of a row, a new one when it never appeared."""
         digest = _digest_row_id(row_id)
         slot = self._find_slot(digest)
-        if self._slots[slot]:
-            return self._slots[slot] - 1
+        if number := self._slots[slot]:
+            return number - 1
         self._digests += digest
         self._n_rows += 1
         self._slots[slot] = self._n_rows
@@ -104,7 +122,7 @@ class RowTable:
         """Return the slot that holds a digest, or the empty one where it belongs."""
         slots, digests = self._slots, self._digests
         mask = len(slots) - 1
-        slot = int.from_bytes(digest[:8]) & mask
+        slot = hash(digest) & mask
         while number := slots[slot]:
             if digests[16 * number - 16 : 16 * number] == digest:
                 break
@@ -149,7 +167,7 @@ class JournalIndex:
         self._attempts = array("H")
         self._billed: dict[int, Decimal | None] = {}
         self._permanent: set[int] = set()
-        self._in_flight: dict[int, tuple[str, str, int]] = {}
+        self._in_flight: dict[str, _Flight] = {}
 
     def __len__(self) -> int:
         """Return the number of rows that the journal knows."""
@@ -169,7 +187,7 @@ class JournalIndex:
     @property
     def in_doubt(self) -> tuple[InDoubt, ...]:
         """Requests that were started and have no attempt or outcome after it."""
-        return tuple(InDoubt(*facts) for facts in self._in_flight.values())
+        return tuple(InDoubt(row_id, *flight[1:]) for row_id, flight in self._in_flight.items())
 
     def get(self, row_id: str) -> Entry | None:
         """Return what is known of a row; None when the journal never saw it."""
@@ -182,8 +200,9 @@ class JournalIndex:
             error_code=self._code_names[self._codes[number]],
             request_key=key,
             attempts=self._attempts[number],
-            billed_usd=None if number in self._in_flight else self._billed.get(number),
+            billed_usd=None if row_id in self._in_flight else self._get_billed(number),
             is_permanent=number in self._permanent,
+            number=number,
         )
 
     def read_outcome(self, row_id: str, *, with_attempt: bool = True) -> Outcome | None:
@@ -197,7 +216,11 @@ class JournalIndex:
             JournalDamagedError: The record on disk is no longer the one that was indexed.
         """
         number = self._rows.find(row_id)
-        if number is None or self._statuses[number] == _NO_OUTCOME:
+        return None if number is None else self.read_numbered(number, with_attempt=with_attempt)
+
+    def read_numbered(self, number: int, *, with_attempt: bool = True) -> Outcome | None:
+        """Read the newest outcome of a row by the row's number, below `len`; the rest is as in `read_outcome`."""
+        if self._statuses[number] == _NO_OUTCOME:
             return None
         segment, offset = self._places[number] >> 40, self._places[number] & 0xFF_FFFF_FFFF
         frame = parse_frame(os.pread(self._open_segment(segment), self._lengths[number], offset))
@@ -206,7 +229,7 @@ class JournalIndex:
             if frame is not None and frame.kind is Kind.DONE
             else None
         )
-        if outcome is None or outcome.row_id != row_id:
+        if outcome is None or self._rows.find(outcome.row_id) != number:
             path = make_segment_path(self._journal_dir, segment)
             msg = f"{path}: the record at byte {offset} changed since it was indexed; is another program writing there?"
             raise JournalDamagedError(msg)
@@ -230,17 +253,32 @@ class JournalIndex:
         while self._handles:
             os.close(self._handles.popitem()[1])
 
+    def add_usual_line(self, line: bytes, *, segment: int, offset: int) -> bool:
+        """Take in a line that was read and proves itself, when it is of the usual form; False for any other line."""
+        match = _USUAL_LINE.match(line)
+        if match is None:
+            return False
+        kind, crc, row_id, request_key, attempt, status, attempts, code, usd = match.groups()
+        if line[-2:] != b"}\n" or crc32(line[match.end() : -2]) != int(crc, 16):
+            return False
+        if (kind == b"started") != (attempt is not None) or not (row_id.isalnum() and request_key.isalnum()):
+            return False
+        if attempt is not None:
+            self._add_started(row_id.decode(), request_key.decode(), int(attempt))
+            return True
+        status_number = _STATUS_BYTES.get(status)
+        if status_number is None:
+            return False
+        number = self._add_outcome(row_id.decode(), request_key.decode(), int(attempts), status_number)
+        self._set_place(number, segment, offset, len(line))
+        # What a finished row has cost stands in its outcome: it need not be read here.
+        is_open = usd is not None and status_number not in _FINISHED_NUMBERS
+        self._set_finish(number, code.decode() if code else None, Decimal(usd.decode()) if is_open else None)
+        self._permanent.discard(number)
+        return True
+
     def add_frame(self, frame: Frame, *, segment: int, offset: int, length: int) -> None:
         """Take in a frame that was read."""
-        if frame.kind is Kind.DONE and (head := _DONE_HEAD.match(frame.body)) is not None:
-            row_id, request_key, status, attempts, code, usd = head.groups()
-            number = self._add_outcome(
-                row_id.decode(), request_key.decode(), int(attempts), _STATUS_NUMBERS[status.decode()]
-            )
-            self._set_place(number, segment, offset, length)
-            self._set_finish(number, code.decode() if code else None, _read_usd(usd.decode() if usd else None))
-            self._permanent.discard(number)
-            return
         self._add_fields(frame.kind, parse_body(frame.body), segment=segment, offset=offset, length=length)
 
     def _add_fields(self, kind: Kind, fields: dict[str, Any], *, segment: int, offset: int, length: int) -> None:
@@ -279,45 +317,61 @@ class JournalIndex:
     def _add_row(self, row_id: str, request_key: str, attempts: int) -> int:
         """Return the row's number; its key and its count of attempts are the newest ones."""
         self.n_records += 1
-        number = self._rows.find_or_add(row_id)
-        key = _pack_key(request_key)
-        if number == len(self._lengths):
-            self._places.append(0)
-            self._lengths.append(0)
-            self._statuses.append(_NO_OUTCOME)
-            self._codes.append(0)
-            self._attempts.append(0)
-            self._keys += key or bytes(32)
-            self._billed[number] = _ZERO_USD
-        elif key is not None:
-            self._keys[32 * number : 32 * number + 32] = key
-        if key is None:
-            self._other_keys[number] = request_key
-        elif self._other_keys:
-            self._other_keys.pop(number, None)
+        flight = self._in_flight.get(row_id)
+        if flight is not None and flight.request_key == request_key:
+            number = flight.number  # Nearly every record but the first of a row: there is nothing to look up.
+        else:
+            number = self._rows.find_or_add(row_id)
+            self._set_key(number, request_key)
         if attempts > self._attempts[number]:
             self._attempts[number] = min(attempts, _MAX_U16)
         return number
 
+    def _set_key(self, number: int, request_key: str) -> None:
+        if number == len(self._lengths):
+            self._add_empty_rows()
+        key = _pack_key(request_key)
+        if key is None:
+            self._other_keys[number] = request_key
+        else:
+            self._keys[32 * number : 32 * number + 32] = key
+            if self._other_keys:
+                self._other_keys.pop(number, None)
+
+    def _add_empty_rows(self) -> None:
+        """Make room for further rows in every column at once, since one by one is slower."""
+        self._places.extend(bytes(_BLOCK_ROWS))
+        self._lengths.extend(bytes(_BLOCK_ROWS))
+        self._attempts.extend(bytes(_BLOCK_ROWS))
+        self._statuses += bytes([_NO_OUTCOME]) * _BLOCK_ROWS
+        self._codes += bytes(_BLOCK_ROWS)
+        self._keys += bytes(32 * _BLOCK_ROWS)
+
     def _add_started(self, row_id: str, request_key: str, attempt: int) -> None:
         number = self._add_row(row_id, request_key, attempt)
-        if number in self._in_flight:
+        flight = self._in_flight.get(row_id)
+        if flight is not None:
             # The process died with that request in flight: it was sent again, and its own cost stays unknown.
-            self.asked_again.append(InDoubt(*self._in_flight[number]))
+            self.asked_again.append(InDoubt(row_id, *flight[1:]))
             self._billed[number] = None
-        self._in_flight[number] = (row_id, request_key, attempt)
+        self._in_flight[row_id] = _Flight(number, request_key, attempt)
 
     def _add_attempt(self, row_id: str, request_key: str, attempt: int, cost_usd: Decimal | None) -> None:
         number = self._add_row(row_id, request_key, attempt)
-        self._in_flight.pop(number, None)
-        billed_usd = self._billed.get(number)
+        self._in_flight.pop(row_id, None)
+        billed_usd = self._get_billed(number)
         self._billed[number] = None if cost_usd is None or billed_usd is None else billed_usd + cost_usd
 
     def _add_outcome(self, row_id: str, request_key: str, attempts: int, status: int) -> int:
         number = self._add_row(row_id, request_key, attempts)
-        self._in_flight.pop(number, None)
+        self._in_flight.pop(row_id, None)
         self._statuses[number] = status
         return number
+
+    def _get_billed(self, number: int) -> Decimal | None:
+        """Return what an unfinished row has cost so far; None when unknown, and for a finished one."""
+        is_finished = self._statuses[number] in _FINISHED_NUMBERS
+        return None if is_finished else self._billed.get(number, _ZERO_USD)
 
     def _set_place(self, number: int, segment: int, offset: int, length: int) -> None:
         self._places[number] = segment << 40 | offset

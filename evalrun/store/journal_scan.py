@@ -6,7 +6,8 @@ unless a repair is asked for; a repair keeps every good record and the damaged f
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,8 +25,8 @@ from evalrun.store.journal_format import (
 from evalrun.store.journal_index import JournalIndex, list_segments
 
 
-class _Line(NamedTuple):
-    """One line of a segment, or the part of a damaged line that is a good frame."""
+class JournalLine(NamedTuple):
+    """One line of a segment, good or bad, or the part of a damaged line that is a good frame."""
 
     path: Path
     number: int
@@ -34,6 +35,15 @@ class _Line(NamedTuple):
     data: bytes
     frame: Frame | None
     """None when the line does not prove itself."""
+
+
+class PlacedFrame(NamedTuple):
+    """A good frame, and where it stands."""
+
+    path: Path
+    offset: int
+    n_bytes: int
+    frame: Frame
 
 
 def scan_journal(folder: RunFolder, *, for_append: bool = False, repair: bool = False) -> JournalIndex:
@@ -65,28 +75,51 @@ def scan_journal(folder: RunFolder, *, for_append: bool = False, repair: bool = 
 
 
 def read_first_session(folder: RunFolder) -> dict[str, Any] | None:
-    """Return the facts of the call that began a run, without reading the rest; None when its journal holds none.
+    """Return the facts of the call that began a run; None when its journal holds none.
+
+    They are the first record, and nothing else is read. Where that one is damaged, those of the first later call that
+    can be read are returned: a resume goes on with what its run began with, so they say the same.
 
     Raises:
+        SchemaMismatchError: Another version of evalrun wrote the journal.
         StoreError: The journal cannot be read.
     """
     try:
-        for path in list_segments(folder.journal_dir)[:1]:
-            for line in _scan_lines(path):
+        for path in list_segments(folder.journal_dir):
+            for line in scan_segment(path):
                 if line.frame is not None and line.frame.kind is Kind.RUN:
                     return parse_body(line.frame.body)
-                break
     except OSError as error:
         msg = f"cannot read the journal in {folder.journal_dir}: {error.strerror or error}; check the disk"
         raise StoreError(msg) from error
     return None
 
 
-def _fill_index(index: JournalIndex, folder: RunFolder) -> _Line | None:
+def scan_good_frames(folder: RunFolder) -> Iterator[PlacedFrame]:
+    """Yield every good frame of a journal, in order; what proves nothing is passed over and nothing on disk changes.
+
+    For a reader of another run, killed or alive: what it cannot use, it leaves to that run's own resume.
+
+    Raises:
+        JournalDamagedError: A segment is gone.
+        SchemaMismatchError: Another version of evalrun wrote the journal.
+        StoreError: A segment cannot be read.
+    """
+    try:
+        for path in list_segments(folder.journal_dir):
+            for line in scan_segment(path):
+                if line.frame is not None:
+                    yield PlacedFrame(path, line.offset, len(line.data), line.frame)
+    except OSError as error:
+        msg = f"cannot read the journal in {folder.journal_dir}: {error.strerror or error}; check the disk"
+        raise StoreError(msg) from error
+
+
+def _fill_index(index: JournalIndex, folder: RunFolder) -> JournalLine | None:
     """Take in every good record; return where the torn tail begins, None when there is none."""
-    first_bad: _Line | None = None
+    first_bad: JournalLine | None = None
     for segment, path in enumerate(list_segments(folder.journal_dir), start=1):
-        for line in _scan_lines(path):
+        for line in scan_segment(path, take=None if first_bad else partial(index.add_usual_line, segment=segment)):
             if line.frame is None:
                 first_bad = first_bad or line
                 index.torn_bytes += len(line.data)
@@ -97,7 +130,7 @@ def _fill_index(index: JournalIndex, folder: RunFolder) -> _Line | None:
     return first_bad
 
 
-def _add_line(index: JournalIndex, line: _Line, frame: Frame, segment: int) -> None:
+def _add_line(index: JournalIndex, line: JournalLine, frame: Frame, segment: int) -> None:
     try:
         index.add_frame(frame, segment=segment, offset=line.offset, length=len(line.data))
     except (KeyError, TypeError, ValueError) as error:
@@ -106,43 +139,63 @@ def _add_line(index: JournalIndex, line: _Line, frame: Frame, segment: int) -> N
         raise SchemaMismatchError(msg) from error
 
 
-def _scan_lines(path: Path) -> Iterator[_Line]:
+def scan_segment(path: Path, *, take: Callable[..., bool] | None = None) -> Iterator[JournalLine]:
+    """Yield every line of a segment, in order; nothing on disk changes.
+
+    Args:
+        path: The segment.
+        take: Is given each line and its `offset` until a bad one comes; a line that it takes (True) is not yielded.
+
+    Raises:
+        SchemaMismatchError: Another version of evalrun wrote it.
+        OSError: The segment cannot be read.
+    """
     offset = 0
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     with os.fdopen(handle, "rb", buffering=1024 * 1024) as lines:
         for number, data in enumerate(lines, start=1):
-            frame = parse_frame(data)
-            if frame is not None:
-                yield _Line(path, number, offset, data, frame)
-            else:
-                _check_version(path, number, data)
-                yield from _split_damaged(path, number, offset, data)
+            if take is None or not take(data, offset=offset):
+                frame = parse_frame(data)
+                if frame is not None:
+                    yield JournalLine(path, number, offset, data, frame)
+                else:
+                    take = None
+                    _check_version(path, number, data)
+                    yield from _split_damaged(path, number, offset, data)
             offset += len(data)
 
 
 def _check_version(path: Path, number: int, data: bytes) -> None:
-    """Refuse a segment that another version began; a later line that names one is damage."""
+    """Refuse a segment that another version began; a version begins a segment of its own, so a lone line is damage."""
     version = parse_other_version(data)
-    if number == 1 and version is not None:
-        msg = f"{path} is a journal of version {version}, this evalrun reads version {FORMAT_VERSION}; use the version "
-        msg += "of evalrun that wrote it"
+    if number == 1 and version is not None and not _is_ours_from_line_2(path, len(data)):
+        advice = "update evalrun" if version > FORMAT_VERSION else "use the version of evalrun that wrote it"
+        msg = f"{path} is a journal of version {version}, this evalrun reads version {FORMAT_VERSION}; nothing was "
+        msg += f"changed. To read it, {advice}"
         raise SchemaMismatchError(msg)
 
 
-def _split_damaged(path: Path, number: int, offset: int, data: bytes) -> Iterator[_Line]:
+def _is_ours_from_line_2(path: Path, offset: int) -> bool:
+    """Tell whether the second line proves itself: then the version in the first one is a flipped bit."""
+    with path.open("rb") as lines:
+        lines.seek(offset)
+        return parse_frame(lines.readline()) is not None
+
+
+def _split_damaged(path: Path, number: int, offset: int, data: bytes) -> Iterator[JournalLine]:
     """Yield a bad line; a good frame that hangs on it, because the newline before it was lost, comes by itself."""
     start = data.find(FRAME_START, 1)
     while start > 0:
         frame = parse_frame(data[start:])
         if frame is not None:
-            yield _Line(path=path, number=number, offset=offset, data=data[:start], frame=None)
-            yield _Line(path=path, number=number, offset=offset + start, data=data[start:], frame=frame)
+            yield JournalLine(path=path, number=number, offset=offset, data=data[:start], frame=None)
+            yield JournalLine(path=path, number=number, offset=offset + start, data=data[start:], frame=frame)
             return
         start = data.find(FRAME_START, start + 1)
-    yield _Line(path=path, number=number, offset=offset, data=data, frame=None)
+    yield JournalLine(path=path, number=number, offset=offset, data=data, frame=None)
 
 
-def _make_damaged_error(bad: _Line, good: _Line) -> JournalDamagedError:
+def _make_damaged_error(bad: JournalLine, good: JournalLine) -> JournalDamagedError:
     msg = f"{bad.path}:{bad.number}: the record at byte {bad.offset} is damaged, and good records follow it "
     msg += (
         f"({good.path.name}:{good.number}, byte {good.offset}); nothing was changed. Copy the folder to a safe place, "
@@ -151,7 +204,7 @@ def _make_damaged_error(bad: _Line, good: _Line) -> JournalDamagedError:
     return JournalDamagedError(msg)
 
 
-def _cut_tail(folder: RunFolder, first_bad: _Line) -> None:
+def _cut_tail(folder: RunFolder, first_bad: JournalLine) -> None:
     """Cut the file that holds the first bad byte there, and empty those behind it, which hold nothing good."""
     for path in list_segments(folder.journal_dir):
         if path < first_bad.path:
@@ -168,7 +221,7 @@ def _repair_segments(folder: RunFolder) -> int:
     """Rewrite each damaged segment with its good records only; return how many bytes were left out."""
     dropped_bytes = 0
     for path in list_segments(folder.journal_dir):
-        bad_bytes = sum(len(line.data) for line in _scan_lines(path) if line.frame is None)
+        bad_bytes = sum(len(line.data) for line in scan_segment(path) if line.frame is None)
         if bad_bytes:
             _keep_damaged(path)
             write_atomically(path, lambda temp, path=path: _write_good_lines(path, temp))  # type: ignore[misc]
@@ -192,6 +245,6 @@ def _keep_damaged(path: Path) -> None:
 
 def _write_good_lines(path: Path, temp: Path) -> None:
     with temp.open("wb") as target:
-        for line in _scan_lines(path):
+        for line in scan_segment(path):
             if line.frame is not None:
                 target.write(line.data)

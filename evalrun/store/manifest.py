@@ -7,15 +7,42 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
-from evalrun.errors import SchemaMismatchError, StoreError
-from evalrun.records import PASSING, SCHEMA_VERSION, Status
+from evalrun.errors import ManifestDamagedError, SchemaMismatchError, StoreError
+from evalrun.records import FINISHED, PASSING, SCHEMA_VERSION, Status
 from evalrun.store.folder import RunFolder, write_atomically
 
 MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 """A larger run.json is none of ours."""
+
+REGRADING_KEY = "regrading_since"
+"""Key of run.json while a new grading replaces the tables: the verdict beside it is not theirs yet."""
+
+_REQUIRED: Mapping[str, type] = {
+    "run_id": str,
+    "job_name": str,
+    "is_simulated": bool,
+    "job": dict,
+    "digests": dict,
+    "call": dict,
+    "report": dict,
+    "report.formats": list,
+    "report.include": str,
+    "counts": dict,
+    "errors": dict,
+    "requests": int,
+    "totals": dict,
+    "verdict": dict,
+    "verdict.outcome": str,
+    "verdict.exit_code": int,
+    "verdict.headline": str,
+    "verdict.findings": list,
+}
+"""What readers of run.json rely on, by key path, parents first; all other keys may be absent."""
+
+_KIND_WORDS: Mapping[type, str] = {str: "text", bool: "boolean", dict: "object", list: "list", int: "integer"}
 
 
 def write_manifest(folder: RunFolder, manifest: Mapping[str, Any]) -> None:
@@ -32,17 +59,17 @@ def write_manifest(folder: RunFolder, manifest: Mapping[str, Any]) -> None:
 
 
 def read_manifest(folder: RunFolder) -> dict[str, Any]:
-    """Read run.json.
+    """Read run.json; what leaves has every key that evalrun's own readers need, each of its kind.
 
     Raises:
         StoreError: It is not there: the run did not end.
-        SchemaMismatchError: It is not one of evalrun's, or of another version.
+        ManifestDamagedError: It is not what evalrun writes.
+        SchemaMismatchError: It is of another version.
     """
     path = folder.manifest_path
     try:
         if path.stat().st_size > MAX_MANIFEST_BYTES:
-            msg = f"{path} is larger than {MAX_MANIFEST_BYTES} bytes; evalrun writes no such file"
-            raise SchemaMismatchError(msg)
+            raise _make_damaged_error(path, f"it is larger than {MAX_MANIFEST_BYTES} bytes, which evalrun never writes")
         manifest = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         msg = f"{path} is not there: the run did not end. Finish it with `evalrun run JOB --resume {folder.run_id}`"
@@ -50,14 +77,31 @@ def read_manifest(folder: RunFolder) -> dict[str, Any]:
     except OSError as error:
         msg = f"cannot read {path}: {error.strerror or error}; check its owner and the disk"
         raise StoreError(msg) from error
-    except ValueError as error:
-        msg = f"{path} is not the JSON that evalrun writes ({error}); resume the run to write it anew"
-        raise SchemaMismatchError(msg) from error
-    if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION:
-        said = manifest.get("schema_version") if isinstance(manifest, dict) else None
-        msg = f"{path} has schema version {said!r}; this evalrun reads {SCHEMA_VERSION!r}"
-        raise SchemaMismatchError(msg)
-    return manifest
+    except (ValueError, RecursionError) as error:
+        raise _make_damaged_error(path, f"it is not the JSON that evalrun writes ({error})") from error
+    _check_version(path, manifest)
+    problem = _find_problem(manifest)
+    if problem is not None:
+        raise _make_damaged_error(path, problem)
+    return dict(manifest)
+
+
+def count_done(folder: RunFolder) -> int | None:
+    """Return how many rows run.json counts as done; None when it is not there or damaged, so that it cannot tell.
+
+    Raises:
+        SchemaMismatchError: It is of another version.
+    """
+    try:
+        manifest = read_manifest(folder)
+    except ManifestDamagedError:
+        return None
+    except StoreError:
+        if folder.manifest_path.exists():
+            raise
+        return None
+    counts: Mapping[str, int] = manifest["counts"]
+    return sum(count for status, count in counts.items() if status in FINISHED)
 
 
 def is_finished(manifest: Mapping[str, Any]) -> bool:
@@ -69,6 +113,45 @@ def is_finished(manifest: Mapping[str, Any]) -> bool:
     counts, errors = manifest.get("counts", {}), manifest.get("errors", {})
     n_passing = sum(errors.get(code.value, 0) for code in PASSING) - manifest.get("n_permanent_errors", 0)
     return not counts.get(Status.PENDING.value, 0) and n_passing <= 0
+
+
+def _check_version(path: Path, manifest: Any) -> None:
+    """Tell a file of another version from a damaged one: each wants something else done."""
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if isinstance(version, str) and version != SCHEMA_VERSION:
+        is_newer = version.isdecimal() and int(version) > int(SCHEMA_VERSION)
+        advice = "update evalrun" if is_newer else "use the evalrun that wrote it"
+        msg = f"{path} has schema version {version!r}, this evalrun reads {SCHEMA_VERSION!r}; {advice}"
+        raise SchemaMismatchError(msg)
+
+
+def _find_problem(manifest: Any) -> str | None:
+    """Return the first thing that a reader would stumble over; None when there is none."""
+    if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION:
+        return "it holds no run of evalrun"
+    for key, kind in _REQUIRED.items():
+        value: Any = manifest
+        for part in key.split("."):
+            if part not in value:
+                return f"it has no `{key}`"
+            value = value[part]
+        # In Python a bool is an int; in JSON it is not.
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            return f"`{key}` is {json.dumps(value)[:60]}, which is no {_KIND_WORDS[kind]}"
+    for key in ("counts", "errors"):
+        if not all(type(count) is int and count >= 0 for count in manifest[key].values()):
+            return f"`{key}` holds what is no count"
+    is_told = all(
+        isinstance(finding, dict) and all(isinstance(finding.get(key), str) for key in ("rule", "outcome", "message"))
+        for finding in manifest["verdict"]["findings"]
+    )
+    return None if is_told else "`verdict.findings` holds what is no finding"
+
+
+def _make_damaged_error(path: Path, problem: str) -> ManifestDamagedError:
+    msg = f"{path} is damaged: {problem}; resume the run, which writes it anew from the journal: "
+    msg += f"evalrun run JOB --resume {path.parent.name}"
+    return ManifestDamagedError(msg)
 
 
 def _write_bytes(path: Any, content: bytes) -> None:

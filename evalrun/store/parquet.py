@@ -6,9 +6,9 @@ a few chunks are in memory; a final name holds the old file or the whole new one
 
 import hashlib
 import queue
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,10 +28,21 @@ SCHEMA_VERSION_KEY = KEY_PREFIX + "schema_version"
 GRADES_DIGEST_KEY = KEY_PREFIX + "grades_digest"
 
 CHUNK_ROWS = 2_000
-"""Rows turned into a frame at once."""
+"""Most rows turned into a frame at once, and read back at once."""
 
-ROW_GROUP_ROWS = 20_000
-"""Rows in a row group: small enough to read one alone, large enough to compress."""
+CHUNK_BYTES = 16 * 1024 * 1024
+"""About what they may take: rows of long texts come in smaller chunks."""
+
+MAX_GROUP_ROWS = 20_000
+"""Most rows in a row group."""
+
+MIN_GROUP_ROWS = 100
+"""Fewest, however long the texts are."""
+
+GROUP_BYTES = 8 * 1024 * 1024
+"""About what the rows of a row group take in memory: writers and readers hold some of them at once."""
+
+_FIRST_READ_ROWS = 20
 
 _PART_ROWS = 20_000
 _DTYPES: Mapping[str, pl.DataType] = {
@@ -123,12 +134,42 @@ def scan_rows(
     """
     try:
         frame = pl.scan_parquet(path, glob=False)
+        n_rows = frame.select(pl.len()).collect().item()
         if columns is not None:
             frame = frame.select(columns)
-        for batch in frame.collect_batches(chunk_size=chunk_rows, maintain_order=True):
+        # Slice by slice: polars' own batches read row groups ahead, more of them the more cores there are.
+        start, n_wanted = 0, min(_FIRST_READ_ROWS, chunk_rows)
+        while start < n_rows:
+            batch = frame.slice(start, n_wanted).collect()
             yield from batch.iter_rows(named=True)
+            start += n_wanted
+            row_bytes = max(batch.estimated_size() / batch.height, 1)
+            n_wanted = min(max(int(CHUNK_BYTES / row_bytes), 1), 4 * n_wanted, chunk_rows)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise _explain_unreadable(path, error) from error
+
+
+def scan_table(path: Path) -> pl.LazyFrame:
+    """Return a table as a lazy frame; a name with glob characters is a name."""
+    return pl.scan_parquet(path, glob=False)
+
+
+def make_lazy_frame(columns: Sequence[Column], make_rows: Callable[[], Iterable[Row]]) -> pl.LazyFrame:
+    """Return a table that lies in no file: its rows are made anew each time that it is read.
+
+    Args:
+        columns: The table; every row holds each of them.
+        make_rows: Returns the rows, in order; called once for each reading, in a thread of polars.
+    """
+
+    def pull(
+        wanted: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_rows: int | None
+    ) -> Iterator[pl.DataFrame]:  # pragma: no cover - a thread of polars, not traced
+        for frame in _make_frames(islice(make_rows(), n_rows), columns):
+            kept = frame if predicate is None else frame.filter(predicate)
+            yield kept if wanted is None else kept.select(wanted)
+
+    return register_io_source(pull, schema=make_polars_schema(columns))
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -234,9 +275,13 @@ def _sink(staged: StagedFile, columns: Sequence[Column], frames: Iterable[pl.Dat
     """
     belt = _FrameBelt()
     source = register_io_source(belt.pull, schema=make_polars_schema(columns))
+    frames = iter(frames)
+    first = next(frames, None)
+    group_rows = _choose_group_rows(first)
+    frames = frames if first is None else chain([first], frames)
 
     def write() -> None:
-        source.sink_parquet(staged.temp_path, compression="zstd", row_group_size=ROW_GROUP_ROWS, metadata=facts)
+        source.sink_parquet(staged.temp_path, compression="zstd", row_group_size=group_rows, metadata=facts)
 
     with ThreadPoolExecutor(1, thread_name_prefix="evalrun-parquet") as executor:
         writing = executor.submit(write)
@@ -248,10 +293,17 @@ def _sink(staged: StagedFile, columns: Sequence[Column], frames: Iterable[pl.Dat
         try:
             writing.result()
         except pl.exceptions.PolarsError as error:
-            msg = f"cannot write {staged.path}: {error}"
-            raise StoreError(msg) from error
+            raise staged.explain(error) from error
     _check_rows(staged, n_rows)
     return n_rows
+
+
+def _choose_group_rows(first: pl.DataFrame | None) -> int:
+    """Return how many rows a row group gets when all are as long as the first ones."""
+    if first is None:
+        return MAX_GROUP_ROWS
+    row_bytes = first.estimated_size() / first.height
+    return min(max(int(GROUP_BYTES / max(row_bytes, 1)), MIN_GROUP_ROWS), MAX_GROUP_ROWS)
 
 
 class _AbortedError(Exception):
@@ -311,8 +363,16 @@ def make_polars_schema(columns: Sequence[Column]) -> pl.Schema:
 
 
 def _make_frames(rows: Iterable[Row], columns: Sequence[Column]) -> Iterator[pl.DataFrame]:
-    iterator = iter(rows)
-    while chunk := list(islice(iterator, CHUNK_ROWS)):
+    texts = [column.name for column in columns if column.dtype == "str"]
+    chunk: list[Row] = []
+    n_chars = 0
+    for row in rows:
+        chunk.append(row)
+        n_chars += sum(len(text) for text in map(row.get, texts) if type(text) is str)
+        if len(chunk) >= CHUNK_ROWS or n_chars >= CHUNK_BYTES:
+            yield _make_frame(chunk, columns)
+            chunk, n_chars = [], 0
+    if chunk:
         yield _make_frame(chunk, columns)
 
 

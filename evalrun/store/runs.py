@@ -5,6 +5,7 @@ row, or with an error that can pass; only finished runs are meant by a job's nam
 """
 
 import difflib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,6 @@ from evalrun.store.manifest import is_finished, read_manifest
 
 LATEST = "latest"
 _MAX_LISTED = 8
-_MAX_PATH_CHARS = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +73,24 @@ def find_unfinished(job_name: str, reports_dir: Path) -> RunFolder | None:
     return None
 
 
+def find_finished(job_name: str, reports_dir: Path, *, other_than: RunFolder | None = None) -> RunFolder | None:
+    """Find the newest finished run of a job, other than a certain one; None when there is none."""
+    for folder in list_job_folders(job_name, reports_dir):
+        if folder != other_than and _read_entry(folder).is_finished:
+            return folder
+    return None
+
+
+def list_job_folders(job_name: str, reports_dir: Path) -> list[RunFolder]:
+    """List the run folders of a job, newest first, whatever state they are in; reads nothing but names."""
+    job_folder = reports_dir / make_folder_name(job_name)
+    try:
+        paths = [path for path in job_folder.iterdir() if not path.is_symlink() and is_run_folder(path)]
+    except OSError:  # Not there, or not ours to read: nothing that could be named.
+        return []
+    return [RunFolder(path.absolute()) for path in sorted(paths, key=lambda path: path.name, reverse=True)]
+
+
 def _scan_folders(reports_dir: Path) -> Iterator[RunFolder]:
     """Yield the run folders of all jobs, newest first: a run_id sorts by time."""
     paths = [path for path in reports_dir.glob("*/*") if not path.is_symlink() and is_run_folder(path)]
@@ -103,21 +121,36 @@ def _pick_finished(folders: Iterator[RunFolder], reports_dir: Path, otherwise: s
     raise UsageError(msg, hint="start one with `evalrun run JOB`, or say with -o where the runs are")
 
 
+def is_path(reference: str) -> bool:
+    """Tell whether a reference names something on disk, of whatever kind and whoever may read it; never raises."""
+    try:
+        os.lstat(reference)
+    except PermissionError:
+        return True
+    except (OSError, ValueError):  # Not there, too long, or with a NUL in it.
+        return False
+    return True
+
+
 def _find_by_path(reference: str) -> RunFolder | None:
-    """Return the run of a folder or of a file in it; None when the reference is no such path."""
-    if not reference:
+    """Return the run of a folder or of a file in it; None when the reference is no such path.
+
+    Raises:
+        UsageError: It is a path that this user may not read.
+    """
+    if not is_path(reference):
         return None
     path = Path(reference)
     try:
         folder = path.parent if path.is_file() else path
-        is_run = is_run_folder(folder)
-    except (OSError, ValueError):  # Too long for a name, or with a NUL: not a path.
-        return None
-    return RunFolder.open(folder) if is_run else None
+        (folder / MANIFEST_NAME).exists()
+    except OSError as error:
+        raise UsageError(f"cannot read {reference}: {error.strerror or error}; check its owner") from error
+    return RunFolder.open(folder) if is_run_folder(folder) else None
 
 
 def _make_not_found(reference: str, folders: list[RunFolder], reports_dir: Path) -> UsageError:
-    if len(reference) < _MAX_PATH_CHARS and "\0" not in reference and Path(reference).is_file():
+    if is_path(reference) and Path(reference).is_file():
         msg = f"{reference} is not in a run folder: neither {MANIFEST_NAME} nor a journal lies beside it"
         return UsageError(msg, hint="name the run's folder, a file in it, its run_id, its job, or `latest`")
     if not folders:

@@ -175,7 +175,8 @@ its escape, `\\ud800`, and a result flagged `text_cleaned`.
 The key-value metadata of each file holds `evalrun.schema_version` (now `{SCHEMA_VERSION}`), `evalrun.run_id`,
 `evalrun.is_simulated` and the digests of job, dataset, prompts and graders (`evalrun.job_digest`, …); results and
 grades hold `evalrun.grades_digest` as well, a sha256 over the grade rows: `score` and `passed` in results come from the
-grades of the same digest.
+grades of the same digest. `evalrun.gate` in these two is the gate that was asked for, so that a verdict can be found
+again.
 """
 
 _ATTEMPTS_ARE = (
@@ -214,7 +215,8 @@ def build_result_row(request: Request, outcome: Outcome | None, *, run_id: str, 
         "request": request.body.decode("utf-8", "backslashreplace"),
     }
     row |= _build_pending(request, pending_code) if outcome is None else _build_finished(outcome)
-    row["reused_from"] = row["score"] = row["passed"] = None
+    row["reused_from"] = None if outcome is None else outcome.reused_from
+    row["score"] = row["passed"] = None
     _clean_row(row)
     flags = row["flags"]
     row["flags"] = _write_json(flags) if flags else None

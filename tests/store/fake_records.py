@@ -43,6 +43,25 @@ def make_folder(tmp_path: Path, run_id: str = "20261122-120000-abcdef") -> RunFo
     return RunFolder.create(tmp_path / "reports", "job", run_id)
 
 
+def make_manifest(**changes: Any) -> dict[str, Any]:
+    """Return what readers of run.json rely on, of a run whose three rows are done."""
+    facts: dict[str, Any] = {
+        "run_id": "20261122-120000-abcdef",
+        "job_name": "job",
+        "is_simulated": False,
+        "job": {},
+        "digests": {},
+        "call": {},
+        "report": {"formats": ["html"], "include": "full"},
+        "counts": {"ok": 3},
+        "errors": {},
+        "requests": 3,
+        "totals": {"rows": 3, "usd": 0.25, "usd_unknown_rows": 0},
+        "verdict": {"outcome": "none", "exit_code": 0, "headline": "no gate was asked for", "findings": []},
+    }
+    return facts | changes
+
+
 def make_started(number: int, attempt: int = 1) -> Started:
     """Return the record before a send."""
     return Started(row_id=make_id(f"row{number}"), request_key=make_id(f"key{number}"), index=number, attempt=attempt)

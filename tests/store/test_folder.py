@@ -168,9 +168,11 @@ def test_lock_sweeps_what_a_killed_process_left(tmp_path: Path) -> None:
     (folder.path / ".tmp-old").write_text("half a file")
     (folder.path / ".tmp-parts").mkdir()
     (folder.path / ".tmp-parts" / "0.arrow").write_text("part")
+    (folder.journal_dir / ".tmp-repair").write_text("half a segment")
     folder.summary_path.write_text("{}")
     with folder.lock():
         assert sorted(path.name for path in folder.path.iterdir()) == [".lock", "journal", "summary.json"]
+        assert list(folder.journal_dir.iterdir()) == []
 
 
 def test_lock_follows_no_link(tmp_path: Path) -> None:
@@ -208,6 +210,23 @@ def test_write_atomically_keeps_the_old_file_when_writing_fails(tmp_path: Path, 
         write_atomically(path, write)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_write_atomically_says_how_many_bytes_a_full_disk_lacks(tmp_path: Path) -> None:
+    """At least what was written until then, and at least as much as the older file took."""
+    path = tmp_path / "file"
+
+    def write(temp: Path) -> None:
+        temp.write_bytes(bytes(10_000))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(
+        StoreError, match=r"file: No space left on device; it needs at least 10,001 bytes, [\d,]+ are f"
+    ):
+        write_atomically(path, write)
+    path.write_bytes(bytes(30_000))
+    with pytest.raises(StoreError, match=r"it needs at least 30,000 bytes, .*free space on that disk"):
+        write_atomically(path, write)
 
 
 def test_write_atomically_never_writes_through_a_link(tmp_path: Path) -> None:

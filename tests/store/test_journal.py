@@ -176,6 +176,20 @@ def test_journal_on_a_full_disk_keeps_whole_records_only(tmp_path: Path, durabil
             assert (index.torn_bytes, index.n_records) == (0, n_appended)
 
 
+@pytest.mark.parametrize(
+    ("n_to_come", "words"),
+    [(None, r"it needs at least 4,096 bytes"), (50, r"it needs about [\d,]+ bytes for 48 outcomes still to come")],
+)
+def test_journal_on_a_full_disk_says_how_much_it_needs(tmp_path: Path, n_to_come: int | None, words: str) -> None:
+    """The message names the journal, the bytes for what is still to come, those that are free, and what is safe."""
+    folder = make_folder(tmp_path)
+    write = _make_full_disk(3000)
+    with Journal(folder, durability="process", n_to_come=n_to_come, write=write) as journal:
+        n_appended = _append_until_error(journal, rf"000001\.jsonl: No space left on device; {words}, [\d,]+ are free")
+    assert n_appended == 2
+    assert "; 2 outcomes of this call are safe." in str(journal.failure)
+
+
 def test_journal_goes_on_after_space_was_freed(tmp_path: Path) -> None:
     """A later call resumes behind the last whole record."""
     folder = make_folder(tmp_path)
@@ -237,6 +251,22 @@ def test_journal_close_raises_when_the_last_sync_fails(tmp_path: Path) -> None:
     journal.append(make_started(1))
     with pytest.raises(StoreError, match="Input/output error"):
         journal.close()
+
+
+def test_journal_close_raises_what_no_append_could_tell(tmp_path: Path) -> None:
+    """A sync that fails in the worker behind the last record is not lost: nobody appends after it."""
+
+    def sync(_handle: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    journal = Journal(make_folder(tmp_path), durability="power", sync=sync)
+    journal.append(make_outcome(1))
+    deadline = time.monotonic() + 30
+    while journal.failure is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    with pytest.raises(StoreError, match="Input/output error"):
+        journal.close()
+    assert journal.acknowledged == 0
 
 
 def test_journal_keeps_the_error_of_the_block_before_its_own(tmp_path: Path) -> None:

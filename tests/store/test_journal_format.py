@@ -106,6 +106,8 @@ outcomes = st.builds(
     started_at=st.none() | times,
     finished_at=st.none() | times,
     last_attempt=st.none() | attempts,
+    reused_from=maybe_texts,
+    reused_row_id=maybe_texts,
 )
 
 

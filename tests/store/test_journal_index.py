@@ -11,6 +11,7 @@ from evalrun.errors import JournalDamagedError
 from evalrun.records import ErrorCode, Status
 from evalrun.store.folder import RunFolder
 from evalrun.store.journal import Entry, InDoubt, Journal, JournalIndex, scan_journal
+from evalrun.store.journal_format import parse_frame
 from evalrun.store.journal_index import RowTable
 from tests.store.fake_records import (
     make_attempt,
@@ -89,6 +90,35 @@ def test_index_calls_the_cost_unknown_after_an_attempt_of_unknown_cost(tmp_path:
         entry = index.get(make_id("row1"))
         assert entry is not None
         assert entry.billed_usd is None
+
+
+def test_index_reads_usual_lines_as_it_reads_their_json(tmp_path: Path) -> None:
+    """The fast way to read a line and the thorough one know the same of every row; a changed line takes neither."""
+    folder = make_folder(tmp_path)
+    records: list[Any] = [
+        make_started(1), make_failed_attempt(1, 1, Decimal("0.25")), make_started(1, 2), make_outcome(1, attempts=2),
+        make_started(2), make_error(2, ErrorCode.TIMEOUT_TOTAL, billed_usd=Decimal("0.1")),
+        make_started(3), make_error(3, ErrorCode.ERROR_IN_200, is_permanent=True),
+        make_started(4), make_started(4), make_outcome(5), make_started(5), make_started(6),
+    ]  # fmt: skip
+    fast = _write(folder, *records)
+    thorough, n_usual = JournalIndex(folder.journal_dir), 0
+    offset = 0
+    for line in (folder.journal_dir / "000001.jsonl").read_bytes().splitlines(keepends=True):
+        frame = parse_frame(line)
+        assert frame is not None
+        thorough.add_frame(frame, segment=1, offset=offset, length=len(line))
+        usual = JournalIndex(folder.journal_dir)
+        n_usual += usual.add_usual_line(line, segment=1, offset=offset)
+        assert not usual.add_usual_line(line.replace(b'"index":', b'"index":1'), segment=1, offset=offset)
+        offset += len(line)
+    rows = {record.row_id for record in records}
+    assert n_usual == len(records) - 2  # All but the failed attempt and the permanent error.
+    assert {row: thorough.get(row) for row in rows} == {row: fast.get(row) for row in rows}
+    assert (thorough.in_doubt, thorough.n_records) == (fast.in_doubt, fast.n_records)
+    assert {row: thorough.read_outcome(row) for row in rows} == {row: fast.read_outcome(row) for row in rows}
+    thorough.close()
+    fast.close()
 
 
 def test_index_lists_what_was_in_flight(tmp_path: Path) -> None:

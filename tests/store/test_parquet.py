@@ -18,6 +18,7 @@ from evalrun.errors import SchemaMismatchError, StoreError
 from evalrun.store.folder import RunFolder
 from evalrun.store.parquet import (
     CHUNK_ROWS,
+    MIN_GROUP_ROWS,
     grades_match,
     make_polars_schema,
     read_metadata,
@@ -149,6 +150,16 @@ def test_tables_are_compressed_in_row_groups(tmp_path: Path) -> None:
     metadata = pq.read_metadata(folder.attempts_path)
     assert [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)] == [20_000, 20_000, 5_000]
     assert metadata.row_group(0).column(0).compression == "ZSTD"
+
+
+def test_long_texts_make_small_row_groups(tmp_path: Path) -> None:
+    """The longer the texts, the fewer rows a reader has to hold at once; every row comes back, short or long."""
+    texts = [f"{number} " + "x" * (100_000 if number < 250 else 1) for number in range(600)]
+    columns = tuple(column for column in ATTEMPTS if column.name == "row_id")
+    n_rows = write_table(tmp_path / "t.parquet", columns, ({"row_id": text} for text in texts), {})
+    metadata = pq.read_metadata(tmp_path / "t.parquet")
+    assert (n_rows, metadata.row_group(0).num_rows) == (600, MIN_GROUP_ROWS)
+    assert [row["row_id"] for row in scan_rows(tmp_path / "t.parquet")] == texts
 
 
 def test_tables_are_private(tmp_path: Path) -> None:

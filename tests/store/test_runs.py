@@ -7,13 +7,14 @@ from evalrun.errors import UsageError
 from evalrun.store.folder import RunFolder
 from evalrun.store.manifest import write_manifest
 from evalrun.store.runs import find_run, find_unfinished, list_runs
+from tests.store.fake_records import make_manifest
 
 
 def _make_run(reports: Path, job_name: str, run_id: str, **counts: int) -> RunFolder:
     """Make a run; without counts it has no run.json."""
     folder = RunFolder.create(reports, job_name, run_id)
     if counts:
-        write_manifest(folder, {"job_name": job_name, "counts": counts, "errors": {}})
+        write_manifest(folder, make_manifest(run_id=run_id, job_name=job_name, counts=counts))
     return folder
 
 
@@ -119,11 +120,26 @@ def test_find_unfinished_takes_an_error_that_can_pass(tmp_path: Path) -> None:
     assert find_unfinished("job", tmp_path) == folder
 
 
-def test_list_runs_is_newest_first_and_shows_what_it_cannot_read(reports: Path) -> None:
+@pytest.mark.parametrize("content", ["{", "", "null", "[1]", '{"schema_version": "1"}', "\udcff"])
+def test_list_runs_is_newest_first_and_shows_what_it_cannot_read(reports: Path, content: str) -> None:
     """Every run is listed, also one whose run.json is damaged, with the reason."""
-    (reports / "law" / "20261122-110000-eeeeee" / "run.json").write_text("{")
+    damaged = reports / "law" / "20261122-110000-eeeeee" / "run.json"
+    damaged.write_bytes(content.encode("utf-8", "surrogateescape"))
     entries = list_runs(reports)
     assert [entry.folder.run_id[-1] for entry in entries] == ["e", "c", "d", "b", "a"]
     assert [entry.is_finished for entry in entries] == [False, False, True, True, True]
-    assert "is not the JSON" in str(entries[0].problem)
+    assert "run.json is damaged" in str(entries[0].problem)
     assert list_runs(reports / "none") == []
+
+
+def test_damaged_run_is_gone_on_with(tmp_path: Path) -> None:
+    """A run whose run.json is damaged is not passed over by --resume: its journal makes it whole."""
+    folder = _make_run(tmp_path, "job", "20261122-100000-aaaaaa", ok=3)
+    folder.manifest_path.write_text("{")
+    assert find_unfinished("job", tmp_path) == folder
+
+
+def test_find_run_takes_names_that_no_disk_can_hold(reports: Path) -> None:
+    """A reference that is too long for a file name is no path, and no crash."""
+    with pytest.raises(UsageError, match="jobs here"):
+        find_run("x/" * 3000, reports_dir=reports)
