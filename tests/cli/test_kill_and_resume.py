@@ -1,4 +1,7 @@
-"""A killed run goes on where it stopped: nothing lost, nothing asked twice but what was in flight."""
+"""A killed run goes on where it stopped: nothing lost, nothing asked twice but what was in flight.
+
+Whole processes, a few kills; `tests/crash` kills by the thousand, and checks the journal after each.
+"""
 
 import signal
 import time

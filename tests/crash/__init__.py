@@ -1,0 +1,1 @@
+"""Kills evalrun, or fails its system calls, and counts at the server's ledger what was lost or paid twice."""
