@@ -8,11 +8,11 @@ ours; an undefined name is an error; size is capped. A rendered text is never re
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jinja2
-from jinja2 import meta
+from jinja2 import meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from evalrun.errors import PromptError
@@ -22,6 +22,9 @@ MAX_RENDERED_CHARS = 64 * 1024 * 1024
 
 RESERVED_NAMES = frozenset({"sample_id", "repeat", "vars"})
 """Names that templates see beside the sample's columns; no column may be called so."""
+
+_OWN_NAMES = frozenset({"range", "self"})
+"""Names that Jinja itself gives a value."""
 
 _CARRIAGE_RETURN = "\x00evalrun-cr\x00"
 _BLOCK = re.compile(r"(\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\})", re.DOTALL)
@@ -45,6 +48,10 @@ class _Environment(ImmutableSandboxedEnvironment):
             msg = f"the result of {operator} would be larger than {MAX_RENDERED_CHARS} characters"
             raise OverflowError(msg)
         return super().call_binop(context, operator, left, right)
+
+
+_Piece = tuple[str, str | None]
+"""Text, and the name of the value that follows it; None at the end."""
 
 
 def _write_value(value: Any) -> Any:
@@ -83,14 +90,15 @@ class Template:
         PromptError: The source is not a valid template.
     """
 
-    __slots__ = ("_render", "names", "source", "where")
+    __slots__ = ("_compiled", "_pieces", "names", "source", "where")
 
     def __init__(self, source: str, *, where: str) -> None:
         """Compile once; text without any Jinja mark is kept as it is."""
         self.source = source
         self.where = where
         self.names: frozenset[str] = frozenset()
-        self._render: Callable[..., Any] | None = None
+        self._compiled: jinja2.Template | None = None
+        self._pieces: tuple[_Piece, ...] | None = None
         if any(mark in source for mark in ("{{", "{%", "{#")):
             self._compile()
 
@@ -98,23 +106,36 @@ class Template:
         # Jinja rewrites CRLF to LF while it reads; a stand-in carries the carriage returns of plain text through.
         pieces = _BLOCK.split(self.source)
         pieces[::2] = [piece.replace("\r", _CARRIAGE_RETURN) for piece in pieces[::2]]
-        text = "".join(pieces)
         try:
-            self.names = frozenset(meta.find_undeclared_variables(_ENVIRONMENT.parse(text))) - {"range"}
-            self._render = _ENVIRONMENT.from_string(text).generate
+            tree = _ENVIRONMENT.parse("".join(pieces))
+            for data in tree.find_all(nodes.TemplateData):
+                data.data = data.data.replace(_CARRIAGE_RETURN, "\r")
+            self.names = frozenset(meta.find_undeclared_variables(tree)) - {"range"}
+            self._pieces = _find_pieces(tree)
+            if self._pieces is None:
+                self._compiled = jinja2.Template.from_code(_ENVIRONMENT, _ENVIRONMENT.compile(tree), {})
         except RecursionError as error:
             raise PromptError("the template is nested too deeply", where=self.where) from error
         except jinja2.TemplateSyntaxError as error:
+            shown = self._find_own_error(error)
             raise PromptError(
-                f"the template does not compile: {error.message} (line {error.lineno} of the template)",
+                f"the template does not compile: {shown.message} (line {shown.lineno} of the template)",
                 where=self.where,
                 hint="write literal braces as {{ '{{' }}",
             ) from error
 
+    def _find_own_error(self, error: jinja2.TemplateSyntaxError) -> jinja2.TemplateSyntaxError:
+        """Return the error of the source as it was written, where the stand-in changed what is said of it."""
+        try:
+            _ENVIRONMENT.parse(self.source)
+        except jinja2.TemplateSyntaxError as own:
+            return own
+        return error
+
     @property
     def is_literal(self) -> bool:
         """True when the source holds nothing to render."""
-        return self._render is None
+        return self._compiled is None and self._pieces is None
 
     def render(self, scope: Mapping[str, Any]) -> str:
         """Return the text for one scope.
@@ -125,10 +146,10 @@ class Template:
         Raises:
             PromptError: A name is undefined, the sandbox refused, or the text grew too long.
         """
-        if self._render is None:
+        if self.is_literal:
             return self.source
         try:
-            text = self._gather(self._render(scope))
+            return "".join(self._generate(scope))
         except jinja2.UndefinedError as error:
             raise PromptError(
                 str(error.message or error),
@@ -139,16 +160,55 @@ class Template:
             raise
         except Exception as error:  # Whatever an expression raises is the template author's to mend.
             raise PromptError(f"the template fails: {_describe_error(error)}", where=self.where) from error
-        return text.replace(_CARRIAGE_RETURN, "\r")
 
-    def _gather(self, pieces: Any) -> str:
+    def _generate(self, scope: Mapping[str, Any]) -> list[str]:
+        if self._pieces is not None:
+            parts = _fill(self._pieces, scope)
+            if sum(map(len, parts)) > MAX_RENDERED_CHARS:
+                raise self._make_size_error()
+            return parts
+        assert self._compiled is not None  # A literal template is not rendered.
         parts, length = [], 0
-        for piece in pieces:
-            length += len(piece)
+        context = self._compiled.new_context({**_ENVIRONMENT.globals, **scope}, shared=True)
+        for part in self._compiled.root_render_func(context):
+            length += len(part)
             if length > MAX_RENDERED_CHARS:
-                raise PromptError(f"the rendered text is longer than {MAX_RENDERED_CHARS} characters", where=self.where)
-            parts.append(piece)
-        return "".join(parts)
+                raise self._make_size_error()
+            parts.append(part)
+        return parts
+
+    def _make_size_error(self) -> PromptError:
+        return PromptError(f"the rendered text is longer than {MAX_RENDERED_CHARS} characters", where=self.where)
+
+
+def _find_pieces(tree: nodes.Template) -> tuple[_Piece, ...] | None:
+    """Return a template of text and bare names in pieces, which fill ten times faster; None for any other."""
+    pieces: list[_Piece] = []
+    text = ""
+    for output in tree.body:
+        if not isinstance(output, nodes.Output):
+            return None
+        for node in output.nodes:
+            if isinstance(node, nodes.TemplateData):
+                text += node.data
+            elif isinstance(node, nodes.Name) and node.name not in _OWN_NAMES:
+                pieces.append((text, node.name))
+                text = ""
+            else:
+                return None
+    return (*pieces, (text, None))
+
+
+def _fill(pieces: Iterable[_Piece], scope: Mapping[str, Any]) -> list[str]:
+    parts = []
+    for text, name in pieces:
+        parts.append(text)
+        if name is not None:
+            if name not in scope:
+                raise jinja2.UndefinedError(f"{name!r} is undefined")
+            value = scope[name]
+            parts.append(value if type(value) is str else str(_write_value(value)))
+    return parts
 
 
 class Expression:

@@ -83,6 +83,14 @@ def test_a_template_out_of_bounds_says_why(source: str, problem: str) -> None:
         render(source)
 
 
+def test_broken_template_of_windows_is_told_as_it_was_written() -> None:
+    """Nothing of ours stands in the message, where lines end with CRLF."""
+    with pytest.raises(PromptError) as caught:
+        Template("a\r\n{% if x\r\nb", where="job.yaml:1")
+    assert "evalrun" not in str(caught.value)
+    assert "\\x00" not in str(caught.value)
+
+
 def test_an_undefined_name_is_told_with_what_there_is() -> None:
     """The message names the missing column and lists the columns."""
     with pytest.raises(PromptError, match=r"'quesion' is undefined\n    the sample has: id, question"):
@@ -94,6 +102,47 @@ def test_rendered_text_is_capped() -> None:
     source = "{% for i in range(9999) %}{{ x }}{% endfor %}"
     with pytest.raises(PromptError, match="longer than"):
         render(source, x="a" * (MAX_RENDERED_CHARS // 9000))
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.lists(st.text(alphabet="ab {}%\r\n", max_size=8), min_size=1, max_size=4), JSON_VALUES)
+def test_template_of_bare_names_renders_as_jinja_would(texts: list[str], value: object) -> None:
+    """The short way, text and names alone, gives what the long way gives: the same text or the same refusal."""
+
+    def attempt(source: str) -> str | None:
+        try:
+            return render(source, x=value)
+        except PromptError:
+            return None
+
+    source = "{{ x }}".join(texts)
+    assert attempt(source) == attempt("{{ '' }}" + source)
+
+
+@pytest.mark.parametrize("source", ["{{ x }}", "{{ x|string }}"])
+@pytest.mark.parametrize("value", ["\x00evalrun-cr\x00", "a\r\nb\r", ""])
+def test_value_is_kept_to_the_byte(source: str, value: str) -> None:
+    """Nothing in a value is taken for something of ours, whatever way it is rendered."""
+    assert render(source + "\r\n", x=value) == value + "\r\n"
+
+
+def test_text_of_bare_names_is_capped() -> None:
+    """The short way has the same limit of size."""
+    with pytest.raises(PromptError, match="longer than"):
+        render("{{ x }}{{ x }}", x="a" * (MAX_RENDERED_CHARS // 2 + 1))
+
+
+@pytest.mark.parametrize("source", ["{{ self }}", "{{ range }}"])
+def test_names_that_jinja_gives_a_value_are_left_to_it(source: str) -> None:
+    """They are no columns: the short way knows columns only."""
+    assert render(source).startswith("<")
+    assert Template(source, where="w").names == frozenset()
 
 
 def test_small_repetition_is_allowed() -> None:

@@ -13,7 +13,10 @@ from typing import Any
 
 from evalrun.errors import DatasetError
 
-_CHUNK_ROWS = 2_000
+_FIRST_ROWS = 100
+_MAX_ROWS = 50_000
+_CHUNK_BYTES = 16 * 1024 * 1024
+"""About what the rows read at once may take in memory."""
 
 
 def scan_parquet(path: Path, shown: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -29,14 +32,17 @@ def scan_parquet(path: Path, shown: str) -> Iterator[tuple[int, dict[str, Any]]]
     # A late import, against the house's rule: polars takes 0.3 s to load, and a job on JSONL never needs it.
     import polars as pl
 
-    number = 0
+    number, n_wanted = 0, _FIRST_ROWS
     try:
         # A file object would be read whole; the absolute path also keeps polars from reading it as a glob or URL.
-        frames = pl.scan_parquet(path.resolve(), glob=False).collect_batches(chunk_size=_CHUNK_ROWS, lazy=True)
-        for frame in frames:
+        source = pl.scan_parquet(path.resolve(), glob=False)
+        # Slice by slice: polars' own batches hold several row groups, and those of other writers can be large.
+        while (frame := source.slice(number, n_wanted).collect()).height:
             for row in frame.iter_rows(named=True):
                 number += 1
                 yield number, _convert_row(row, f"{shown}:{number}")
+            row_bytes = max(frame.estimated_size() / frame.height, 1)
+            n_wanted = min(max(int(_CHUNK_BYTES / row_bytes), 1), 4 * n_wanted, _MAX_ROWS)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DatasetError(f"not a readable Parquet file: {reason}", where=shown) from error

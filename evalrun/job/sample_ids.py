@@ -27,7 +27,7 @@ class HashSet:
 
     def __init__(self) -> None:
         """Start empty."""
-        self._slots = array("q", bytes(8 * 1024))
+        self._slots = array("q", [0]) * 1024
         self._mask = 1023
         self._count = 0
 
@@ -49,7 +49,7 @@ class HashSet:
     def _grow(self) -> None:
         old = self._slots
         self._mask = len(old) * 2 - 1
-        self._slots = slots = array("q", bytes(16 * len(old)))
+        self._slots = slots = array("q", [0]) * (2 * len(old))  # Made in place: `bytes` would be there a second time.
         for key in old:
             if key:
                 index = key & self._mask

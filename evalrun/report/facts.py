@@ -21,7 +21,7 @@ from evalrun.report.figures import (
     format_usd,
     read_number,
 )
-from evalrun.report.model import ReportData
+from evalrun.report.model import ReportData, count_rows
 
 _DIGEST_CHARS = 12
 
@@ -85,6 +85,7 @@ def build_warnings(data: ReportData) -> tuple[str, ...]:
     found = [str(warning) for warning in data.manifest.get("warnings") or ()]
     found += _warn_of_lanes(data.manifest.get("lanes") or ())
     found += _warn_of_counts(data)
+    found += _warn_of_stale_rows(_get(data.manifest, "stale"))
     found += _warn_of_names(data)
     # Messages mark code with backticks, which a page shows as they stand; quotes read well everywhere.
     return tuple(dict.fromkeys(_MARKED_CODE.sub(r"“\1”", warning) for warning in found))
@@ -94,11 +95,14 @@ def _build_tiles(data: ReportData) -> tuple[Fact, ...]:
     statuses = data.summary.statuses
     n_rows = sum(statuses.values())
     n_errors, n_pending = statuses.get(Status.ERROR, 0), statuses.get(Status.PENDING, 0)
-    n_samples = len({row.sample_id for row in data.rows})
-    n_categories = len({row.category for row in data.rows if row.category is not None})
+    counts = count_rows(data)
     pending = f", {format_count(n_pending)} pending" if n_pending else ""
     return (
-        Fact(name="Samples", value=format_count(n_samples), note=_count(n_categories, "category", "categories")),
+        Fact(
+            name="Samples",
+            value=format_count(counts.n_samples),
+            note=_count(counts.n_categories, "category", "categories"),
+        ),
         Fact(name="Rows", value=format_count(n_rows), note=_describe_grid(data)),
         _build_requests(data),
         Fact(
@@ -120,7 +124,7 @@ def _build_tiles(data: ReportData) -> tuple[Fact, ...]:
 def _describe_grid(data: ReportData) -> str:
     n_models = len({arm.model for arm in data.summary.arms})
     n_prompts = len({arm.prompt for arm in data.summary.arms})
-    n_repeats = max((row.repeat for row in data.rows), default=0) + 1
+    n_repeats = count_rows(data).n_repeats
     parts = [_count(n_prompts, "prompt", "prompts"), _count(n_models, "model", "models")]
     if n_repeats > 1:
         parts.append(f"{n_repeats} repeats")
@@ -132,8 +136,13 @@ def _build_requests(data: ReportData) -> Fact:
     requests, attempts = read_number(totals.get("requests")), read_number(totals.get("attempts"))
     if requests is None:
         return Fact(name="Requests", value=UNKNOWN)
-    note = "" if attempts is None else f"{format_count(attempts)} attempts, {format_count(attempts - requests)} retries"
-    return Fact(name="Requests", value=format_count(requests), note=note)
+    notes = []
+    if attempts is not None:
+        notes.append(f"{format_count(attempts)} attempts, {format_count(attempts - requests)} retries")
+    n_reused = int(read_number(totals.get("reused_rows")) or 0)
+    if n_reused:
+        notes.append(f"{_count(n_reused, 'row', 'rows')} taken over from older runs")
+    return Fact(name="Requests", value=format_count(requests), note=", ".join(notes))
 
 
 def _build_tokens(data: ReportData) -> Fact:
@@ -150,6 +159,9 @@ def _build_spend(data: ReportData) -> Fact:
     notes = []
     if n_unknown:
         notes.append(f"+ {_count(n_unknown, 'row', 'rows')} of unknown cost")
+    spared = read_number(totals.get("reused_usd"))
+    if spared:
+        notes.append(f"{format_usd(spared)} not spent again")
     low, high = _read_range(data.manifest, "usd")
     if low is not None and high is not None:
         notes.append(f"estimated {format_usd(low)} to {format_usd(high)}")
@@ -229,6 +241,14 @@ def _warn_of_counts(data: ReportData) -> list[str]:
          "answers have no known cost; sums of money leave them out."),
     )  # fmt: skip
     return [f"{count:,} {one if count == 1 else many}" for count, one, many in counts if count]
+
+
+def _warn_of_stale_rows(stale: Mapping[str, Any]) -> list[str]:
+    n_rows = int(read_number(stale.get("rows")) or 0)
+    if not n_rows:
+        return []
+    verb = "is" if n_rows == 1 else "are"
+    return [f"{_count(n_rows, 'row', 'rows')} that the job no longer has {verb} kept in the journal and left out here."]
 
 
 def _warn_of_names(data: ReportData) -> list[str]:

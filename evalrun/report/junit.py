@@ -12,7 +12,7 @@ from datetime import datetime
 from xml.sax.saxutils import escape, quoteattr
 
 from evalrun.report.figures import read_number
-from evalrun.report.model import MARK_WORDS, Mark, ReportData, ReportRow, explain_row
+from evalrun.report.model import MARK_WORDS, Mark, ReportData, ReportRow, count_rows, explain_row
 from evalrun.report.text import clip, make_visible, strip_for_xml
 
 MAX_REASON_CHARS = 2_000
@@ -36,6 +36,8 @@ def render_junit(data: ReportData) -> str:
     """Return the run as JUnit XML: one suite an arm, one case a row.
 
     A case's classname is job.model.prompt and its name the sample's id, with the repeat where samples are repeated.
+    Of a run with more rows than reports hold, passing ones are left out first; `rows_left_out` counts them.
+
     A failed row is a `failure`; a row that has no answer, or that no grader could judge, is an `error`; rows that were
     not sent, filtered by the provider, or that no grader applies to are `skipped`.
     """
@@ -83,6 +85,9 @@ class _Writer:
             "run_id": str(self._data.manifest.get("run_id") or ""),
             "simulated": "true" if self._data.summary.is_simulated else "false",
         }
+        n_left_out = count_rows(self._data).n_rows - len(self._data.rows)
+        if n_left_out:
+            values["rows_left_out"] = str(n_left_out)
         items = (f"<property name={quoteattr(key)} value={quoteattr(_clean(value))}/>" for key, value in values.items())
         return f"<properties>{''.join(items)}</properties>"
 

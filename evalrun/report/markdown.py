@@ -20,7 +20,7 @@ from evalrun.report.figures import (
     format_points,
     format_usd_column,
 )
-from evalrun.report.model import MARK_WORDS, Mark, ReportData, ReportRow, explain_row, order_worst_first
+from evalrun.report.model import MARK_WORDS, Mark, ReportData, ReportRow, count_rows, explain_row, order_worst_first
 from evalrun.report.text import clip, make_excerpt, make_visible
 
 MAX_BYTES = 900_000
@@ -182,7 +182,7 @@ def _write_failures(data: ReportData) -> list[str]:
         return []
     head = "## Items that did not pass"
     if len(failures) > MAX_FAILURES:
-        head += f"\n\nThe first {MAX_FAILURES} of {format_count(len(failures))}."
+        head += f"\n\nThe first {MAX_FAILURES} of {format_count(count_rows(data).n_not_passed)}."
     return [head, *(_write_failure(row, data) for row in failures[:MAX_FAILURES])]
 
 

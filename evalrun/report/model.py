@@ -110,6 +110,18 @@ class ReportRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RowCounts:
+    """What a whole run holds, rows that its reports leave out included."""
+
+    n_rows: int
+    n_not_passed: int
+    """Rows whose verdict is not a pass, unanswered ones included."""
+    n_samples: int
+    n_categories: int
+    n_repeats: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportData:
     """Everything a rendering reads. All renderings of a run are made from one of these."""
 
@@ -121,6 +133,8 @@ class ReportData:
     """In plan order."""
     include: Include = "full"
     """Texts to show: prompts and outputs, outputs only, or none."""
+    counts: RowCounts | None = None
+    """Of the whole run, where `rows` may lack some; None = `rows` are all there are."""
 
 
 def build_report_row(row: Mapping[str, Any], grades: Sequence[Mapping[str, Any]]) -> ReportRow:
@@ -164,6 +178,31 @@ def build_report_row(row: Mapping[str, Any], grades: Sequence[Mapping[str, Any]]
         score=_read_finite(row.get("score")),
         passed=row.get("passed"),
         grades=kept,
+    )
+
+
+def count_rows(data: ReportData) -> RowCounts:
+    """Return what the whole run holds, rows included that the report leaves out."""
+    if data.counts is not None:
+        return data.counts
+    rows = data.rows
+    return RowCounts(
+        n_rows=len(rows),
+        n_not_passed=sum(row.mark is not Mark.PASS for row in rows),
+        n_samples=len({row.sample_id for row in rows}),
+        n_categories=len({row.category for row in rows if row.category is not None}),
+        n_repeats=max((row.repeat for row in rows), default=0) + 1,
+    )
+
+
+def count_chars(row: ReportRow) -> int:
+    """Return about how many characters of text a row holds."""
+    texts = (row.output, row.refusal, row.reasoning, row.tool_calls, row.params, row.error_message)
+    return (
+        sum(len(text) for text in texts if text is not None)
+        + sum(len(name) + len(text) for name, text in row.fields)
+        + sum(len(message.text) for message in row.messages)
+        + sum(len(grade.reason) for grade in row.grades)
     )
 
 

@@ -7,13 +7,12 @@ counted, and failing rows are the last to go.
 import base64
 import gzip
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from evalrun.report.arms import ArmView
-from evalrun.report.model import Include, Mark, ReportRow, explain_row, order_worst_first
+from evalrun.report.model import Include, ReportRow, explain_row, order_worst_first
 from evalrun.report.text import make_excerpt, make_visible
 
 PACK_ABOVE_BYTES = 200_000
@@ -37,8 +36,6 @@ class Payload:
     is_packed: bool
     n_rows: int
     n_left_out: int
-    marks: dict[Mark, int]
-    """All rows by mark, those left out included."""
 
 
 def build_payload(
@@ -47,14 +44,16 @@ def build_payload(
     *,
     include: Include,
     max_bytes: int = MAX_DATA_BYTES,
+    n_run_rows: int | None = None,
 ) -> Payload:
     """Return the item data.
 
     Args:
-        rows: All rows, in plan order.
+        rows: The report's rows, in plan order.
         views: The arms; a row names its arm by position here.
         include: Which texts go in.
         max_bytes: Size of the JSON text where rows begin to be left out.
+        n_run_rows: Rows of the whole run; None = those given.
     """
     table = _Texts()
     arms = {(view.arm.model, view.arm.prompt): index for index, view in enumerate(views)}
@@ -76,8 +75,7 @@ def build_payload(
         text=text,
         is_packed=is_packed,
         n_rows=len(kept),
-        n_left_out=len(rows) - len(kept),
-        marks=dict(Counter(row.mark for row in rows)),
+        n_left_out=(len(rows) if n_run_rows is None else n_run_rows) - len(kept),
     )
 
 

@@ -27,7 +27,7 @@ from evalrun.report.figures import (
     format_usd,
     format_usd_column,
 )
-from evalrun.report.model import MARK_WORDS, Mark, ReportData, ReportRow, explain_row, order_worst_first
+from evalrun.report.model import MARK_WORDS, Mark, ReportData, ReportRow, count_rows, explain_row, order_worst_first
 from evalrun.report.payload import build_payload, make_item_id
 from evalrun.report.text import make_excerpt, make_visible
 
@@ -76,7 +76,7 @@ def render_html(data: ReportData) -> str:
 
 def _build_scope(data: ReportData) -> dict[str, Any]:
     views = build_arm_views(data.summary)
-    payload = build_payload(data.rows, views, include=data.include)
+    payload = build_payload(data.rows, views, include=data.include, n_run_rows=count_rows(data).n_rows)
     rates = build_rate_intervals(views)
     verdict = data.verdict
     return {

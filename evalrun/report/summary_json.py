@@ -1,7 +1,7 @@
 """The run in figures for programs: summary.json.
 
 ReportData enters, one object of JSON values leaves. Numbers are numbers, what is unknown is null, and no text of a
-sample or a model is in it.
+sample or a model is in it; what a server said when it stopped a lane is.
 """
 
 import math
@@ -19,8 +19,9 @@ def build_summary_json(data: ReportData) -> dict[str, Any]:
     """Return what summary.json holds.
 
     Returns:
-        `schema_version`, `simulated`, `run` (id, job, times, digests, versions, totals, warnings), `headline`,
-        `arms` best first, `best`, `tests`, `statuses`, `errors` and `verdict`, with the fields of the records.
+        `schema_version`, `simulated`, `run` (id, job, times, digests, versions, totals, lanes that stopped, budget,
+        reused and stale rows, warnings), `headline`, `arms` best first, `best`, `tests`, `statuses`, `errors` and
+        `verdict`, with the fields of the records.
     """
     summary = data.summary
     return {
@@ -50,7 +51,31 @@ def _build_run(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "versions": _to_json(manifest.get("versions")),
         # Money is kept as decimal text in some manifests; here every total is a number.
         "totals": {str(name): _read_total(value) for name, value in known.items()},
+        "stopped": [_describe_stop(lane) for lane in _list_stopped(manifest)],
+        "budget": _to_json(manifest.get("budget")),
+        "reused": _to_json(manifest.get("reused")),
+        "stale": _describe_stale(manifest.get("stale")),
         "warnings": _to_json(list(manifest.get("warnings") or ())),
+    }
+
+
+def _describe_stale(stale: Any) -> dict[str, Any] | None:
+    """Return counts of the rows that the job no longer has; their names stand in run.json."""
+    return {name: _to_json(stale.get(name)) for name in ("rows", "statuses", "billed_usd")} if stale else None
+
+
+def _list_stopped(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    lanes = manifest.get("lanes") or ()
+    return [lane for lane in lanes if isinstance(lane, Mapping) and lane.get("stopped_by")]
+
+
+def _describe_stop(lane: Mapping[str, Any]) -> dict[str, Any]:
+    """Return which lane stopped, by which error code, and why in words."""
+    return {
+        "endpoint": lane.get("endpoint"),
+        "model": lane.get("model"),
+        "code": lane["stopped_by"],
+        "message": lane.get("stop_message"),
     }
 
 

@@ -46,3 +46,13 @@ def test_summary_json_of_an_empty_run_is_whole() -> None:
     summary = build_summary_json(make_data([], manifest={}))
     assert (summary["arms"], summary["best"], summary["tests"]) == ([], None, [])
     json.dumps(summary, allow_nan=False)
+
+
+def test_summary_json_says_which_lanes_stopped_and_why() -> None:
+    """Who reads JSON only learns the cause and the fix as well; a lane that went on is not listed."""
+    told = {"endpoint": "gateway", "model": "a", "stopped_by": "quota", "stop_message": "add credit"}
+    budget = {"requests": {"limit": 3, "spent": 3}, "ended_by": "budget: 3 of 3 requests spent"}
+    manifest = {"lanes": [told, {**told, "model": "b", "stopped_by": None}], "budget": budget}
+    run = build_summary_json(make_data([], manifest=manifest))["run"]
+    assert run["stopped"] == [{"endpoint": "gateway", "model": "a", "code": "quota", "message": "add credit"}]
+    assert run["budget"] == budget
