@@ -17,7 +17,9 @@ from evalrun.job.plan import Selection
 from evalrun.pipeline import run_job
 from evalrun.records import Summary, Verdict
 from evalrun.resuming import RunSettings
+from evalrun.run_tables import RunTables
 from evalrun.store.folder import RunFolder
+from evalrun.store.parquet import scan_table
 from evalrun.store.runs import find_run
 
 if TYPE_CHECKING:
@@ -45,17 +47,17 @@ class Run:
     @property
     def results(self) -> "pl.LazyFrame":
         """One row per row of the plan, in plan order; columns in docs/schema.md."""
-        return _scan_table(self.path / "results.parquet")
+        return RunTables(RunFolder(self.path)).scan_results()
 
     @property
     def grades(self) -> "pl.LazyFrame":
         """One row per row × grader; columns in docs/schema.md."""
-        return _scan_table(self.path / "grades.parquet")
+        return scan_table(RunFolder(self.path).grades_path)
 
     @property
     def attempts(self) -> "pl.LazyFrame":
         """One row per HTTP attempt; columns in docs/schema.md."""
-        return _scan_table(self.path / "attempts.parquet")
+        return scan_table(RunFolder(self.path).attempts_path)
 
     def __repr__(self) -> str:
         """Show which run it is and what came out."""
@@ -70,12 +72,6 @@ class Run:
         return f"<p>{simulated}{escape(self.summary.headline)}</p><p>{escape(self.verdict.headline)}</p>"
 
 
-def _scan_table(path: Path) -> "pl.LazyFrame":
-    import polars as pl
-
-    return pl.scan_parquet(path, glob=False)
-
-
 async def run_async(  # noqa: PLR0913 - the command line's options, each by name
     job: str | Path,
     *,
@@ -87,6 +83,7 @@ async def run_async(  # noqa: PLR0913 - the command line's options, each by name
     prompts: Sequence[str] = (),
     where: str | None = None,
     resume: bool = False,
+    reuse: str | Sequence[str] = (),
     allow_unknown_cost: bool = False,
 ) -> Run:
     """Run a job and return its run.
@@ -101,6 +98,7 @@ async def run_async(  # noqa: PLR0913 - the command line's options, each by name
         prompts: Globs of prompt names; empty = all.
         where: Expression over the sample; None = all.
         resume: Go on with the job's newest unfinished run.
+        reuse: A run, or several, whose outcomes are taken over; empty = those of the job's `reuse`.
         allow_unknown_cost: Ask models without a price under `budget.usd`; what they cost is not counted.
 
     Raises:
@@ -114,6 +112,7 @@ async def run_async(  # noqa: PLR0913 - the command line's options, each by name
         variables=dict(variables or {}),
         selection=Selection(limit=limit, models=tuple(models), prompts=tuple(prompts), where=where),
         resume=resume,
+        reuse=(reuse,) if isinstance(reuse, str) else tuple(reuse),
         allows_unknown_cost=allow_unknown_cost,
     )
     return _open(await run_job(settings))

@@ -7,65 +7,52 @@ Nothing here sends a request, so all of it can be done again: after a resume, fo
 import hashlib
 import json
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from evalrun import __version__
-from evalrun.analysis.gate import check_gate
-from evalrun.analysis.graders.grader_set import GraderSet, combine_grades
+from evalrun.analysis.graders.grader_set import GraderSet
 from evalrun.analysis.summary import summarize
 from evalrun.errors import Problem, PromptError, StoreError, UsageError
 from evalrun.job.config import LoadedJob
 from evalrun.job.estimate import PlanTotals
 from evalrun.job.plan import Plan
-from evalrun.options import Job, PriceOptions
+from evalrun.judging import (
+    AskedGate,
+    RowTally,
+    judge,
+    judge_and_render,
+    make_asked_gate,
+    parse_asked_gate,
+    render_reports,
+)
+from evalrun.judging import RunResult as RunResult
+from evalrun.lane_progress import LaneProgress
+from evalrun.options import PriceOptions
 from evalrun.records import (
     FINISHED,
     PASSING,
     SCHEMA_VERSION,
     ErrorCode,
     Finding,
-    LaneProgress,
     Request,
     Sample,
     Status,
-    Summary,
     Verdict,
 )
-from evalrun.report.junit import render_junit
-from evalrun.report.markdown import render_markdown
-from evalrun.report.model import ReportData, ReportRow, build_report_row
-from evalrun.report.render import render_html
-from evalrun.report.summary_json import build_summary_json
-from evalrun.store.folder import RunFolder, write_atomically
-from evalrun.store.graded_rows import scan_graded_rows
+from evalrun.run_tables import ResultAndGrades, RunTables
+from evalrun.store.folder import RunFolder
 from evalrun.store.journal_index import Entry, JournalIndex
-from evalrun.store.manifest import read_manifest, write_manifest
-from evalrun.store.parquet import grades_match, read_metadata, scan_rows, write_attempts, write_results
-from evalrun.store.tables import PERMANENT, build_attempt_row, build_grade_row, build_result_row
-
-MAX_REPORT_ROWS = 20_000
-"""Most rows that a report holds; failing ones go first, the rest are counted."""
+from evalrun.store.manifest import REGRADING_KEY, read_manifest, write_manifest
+from evalrun.store.parquet import scan_rows, write_attempts, write_results
+from evalrun.store.tables import build_attempt_row, build_grade_row, build_result_row
 
 MAX_GRADER_PROBLEMS = 20
 """Most problems of graders that are listed at once."""
-
-ResultAndGrades = tuple[dict[str, Any], list[dict[str, Any]]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunResult:
-    """A finished run: its folder, figures and verdict."""
-
-    folder: RunFolder
-    summary: Summary
-    verdict: Verdict
-    manifest: Mapping[str, Any]
-    exit_code: int
-    """The process's exit code: a signal's, else the verdict's."""
 
 
 def make_grader_set(loaded: LoadedJob) -> GraderSet:
@@ -99,8 +86,9 @@ def close_run(  # noqa: PLR0913 - the end of a run needs all that its beginning 
     graders: GraderSet,
     totals: PlanTotals,
     lanes: Mapping[tuple[str, str], LaneProgress],
-    lane_facts: Sequence[Mapping[str, Any]],
+    lane_facts: Mapping[str, Any],
     budget: Mapping[str, Any] | None,
+    stale: Mapping[str, Any] | None,
     call: Mapping[str, Any],
     wall_s: float,
     is_gate_wanted: bool,
@@ -116,8 +104,9 @@ def close_run(  # noqa: PLR0913 - the end of a run needs all that its beginning 
         graders: Its graders, compiled.
         totals: What the check before the first request found.
         lanes: By endpoint and wire model: the lanes as dispatch left them.
-        lane_facts: What run.json tells of them.
+        lane_facts: What run.json tells of them, in this call (`lanes`) and before it (`earlier_calls`).
         budget: Where the run's budget stands, and what ended it (`ended_by`); None when it has none.
+        stale: What run.json tells of rows that the job no longer has; None when there are none.
         call: What the call narrowed or changed, for run.json.
         wall_s: Seconds since the call began.
         is_gate_wanted: False skips the gate.
@@ -133,8 +122,9 @@ def close_run(  # noqa: PLR0913 - the end of a run needs all that its beginning 
         model.name: _name_pending_code(lanes[str(model.endpoint), model.wire_model], budget) for model in plan.models
     }
     is_simulated = any(loaded.job.endpoints[str(model.endpoint)].simulator is not None for model in plan.models)
-    facts = _table_facts(folder, digests, is_simulated=is_simulated)
-    tally = _Tally()
+    gate = make_asked_gate(loaded.job, is_wanted=is_gate_wanted)
+    facts = _table_facts(folder, digests, gate, is_simulated=is_simulated)
+    tally = RowTally()
     write_results(folder, tally.count(_iterate_results(folder, plan, index, graders, codes)), facts)
     write_attempts(folder, map(build_attempt_row, index.scan_attempts()), facts)
     manifest = {
@@ -145,44 +135,16 @@ def close_run(  # noqa: PLR0913 - the end of a run needs all that its beginning 
         "n_calls": len(index.sessions),
         "in_doubt": len(index.in_doubt),
         "asked_again_after_doubt": index.n_asked_again,
-        "requests": tally.n_requests,
-        "n_permanent_errors": tally.n_permanent,
-        "error_examples": tally.error_examples,
+        **tally.describe(),
         "finished_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "wall_s": round(wall_s, 3),
         "estimate": {"usd": asdict(totals.usd), "time_s": asdict(totals.time_s), "n_rows": totals.n_rows},
-        "lanes": [dict(facts) for facts in lane_facts],
+        **lane_facts,
         "budget": budget,
+        "stale": None if stale is None else dict(stale),
         "warnings": [problem.render() for problem in loaded.warnings],
     }
-    return _judge_and_render(
-        folder,
-        manifest,
-        job=loaded.job,
-        is_gate_wanted=is_gate_wanted,
-        interrupted_exit_code=interrupted_exit_code,
-    )
-
-
-@dataclass(slots=True)
-class _Tally:
-    """What is counted while the rows go by."""
-
-    n_requests: int = 0
-    """Rows that were sent at least once."""
-    n_permanent: int = 0
-    """Errors that cannot pass, though their codes can."""
-    error_examples: dict[str, str] = field(default_factory=dict)
-    """The first message of each error code."""
-
-    def count(self, rows: Iterable[ResultAndGrades]) -> Iterator[ResultAndGrades]:
-        """Pass the rows on."""
-        for row, grades in rows:
-            self.n_requests += row["attempts"] > 0
-            self.n_permanent += PERMANENT in json.loads(row["flags"] or "[]")
-            if row["error_message"] is not None:
-                self.error_examples.setdefault(row["error_code"], row["error_message"])
-            yield row, grades
+    return judge_and_render(folder, manifest, gate=gate, interrupted_exit_code=interrupted_exit_code)
 
 
 def regrade(folder: RunFolder, loaded: LoadedJob) -> RunResult:
@@ -200,11 +162,15 @@ def regrade(folder: RunFolder, loaded: LoadedJob) -> RunResult:
     graders = make_grader_set(loaded)
     _check_graders(folder, loaded, graders)
     digests = {**manifest["digests"], "graders": graders.digest}
-
+    gate, tally, now = make_asked_gate(loaded.job, is_wanted=True), RowTally(), datetime.now(UTC)
+    # From here until run.json is written again the verdict in it is not that of the tables: say so first.
+    write_manifest(folder, {**manifest, REGRADING_KEY: now.isoformat(timespec="milliseconds")})
     rows = (_grade(row, graders) for row in scan_rows(folder.results_path))
-    write_results(folder, rows, _table_facts(folder, digests, is_simulated=manifest["is_simulated"]))
-    manifest = {**manifest, "digests": digests, "graded_at": datetime.now(UTC).isoformat(timespec="milliseconds")}
-    return _judge_and_render(folder, manifest, job=loaded.job, is_gate_wanted=True, interrupted_exit_code=None)
+    facts = _table_facts(folder, digests, gate, is_simulated=manifest["is_simulated"])
+    write_results(folder, tally.count(rows), facts)
+    manifest = {**manifest, "digests": digests, "graded_at": now.isoformat(timespec="milliseconds"), **tally.describe()}
+    manifest.pop(REGRADING_KEY, None)
+    return judge_and_render(folder, manifest, gate=gate)
 
 
 def _check_graders(folder: RunFolder, loaded: LoadedJob, graders: GraderSet) -> None:
@@ -232,48 +198,73 @@ def _check_graders(folder: RunFolder, loaded: LoadedJob, graders: GraderSet) -> 
 
 
 def load_result(folder: RunFolder) -> RunResult:
-    """Return a finished run's figures and verdict from its tables and manifest.
+    """Return a finished run's figures and verdict from its tables and manifest; what a crash left behind is mended.
 
     Raises:
         StoreError: The run has not ended, or its tables cannot be brought together.
     """
+    mend_run(folder)
+    return _read_result(folder, RunTables(folder))
+
+
+def _read_result(folder: RunFolder, tables: RunTables) -> RunResult:
+    """Return figures and verdict as tables and run.json tell them together; write nothing."""
     manifest = read_manifest(folder)
-    mend_grades(folder)
+    if _is_behind(manifest, tables):
+        return _judge_again(folder, manifest, tables)
+    summary = summarize(tables.scan_results(), tables.grades_path, is_simulated=manifest["is_simulated"])
     verdict = _read_verdict(manifest["verdict"])
-    summary = summarize(folder.results_path, folder.grades_path, is_simulated=manifest["is_simulated"])
     return RunResult(
         folder=folder, summary=summary, verdict=verdict, manifest=manifest, exit_code=manifest["verdict"]["exit_code"]
     )
 
 
-def mend_grades(folder: RunFolder) -> bool:
-    """Bring scores and verdicts of the results in line with the grades, where a crash came between the two files.
+def _is_behind(manifest: Mapping[str, Any], tables: RunTables) -> bool:
+    """Return whether run.json is older than the tables. Those of an older evalrun name no gate and cannot tell."""
+    if "gate" not in tables.facts or "grades_digest" not in manifest:
+        return False
+    gate = parse_asked_gate(tables.facts["gate"], where=tables.grades_path)
+    return (tables.grades_digest, gate.describe()) != (manifest["grades_digest"], manifest.get("asked_gate"))
 
-    Grades are written first and are the truth. Returns whether anything was mended.
+
+def _judge_again(folder: RunFolder, manifest: Mapping[str, Any], tables: RunTables) -> RunResult:
+    """Return what run.json would say had the process not died before writing it."""
+    gate = parse_asked_gate(tables.facts["gate"], where=tables.grades_path)
+    tally = RowTally()
+    for _ in tally.count(tables.scan()):
+        pass
+    digests = {name: tables.facts.get(f"{name}_digest", digest) for name, digest in manifest["digests"].items()}
+    known = {key: value for key, value in manifest.items() if key != REGRADING_KEY}
+    return judge(folder, tables, {**known, **tally.describe(), "digests": digests}, gate=gate)
+
+
+def mend_run(folder: RunFolder) -> None:
+    """Bring results, reports and run.json in line with the grades where a crash came between them.
+
+    Nothing is written while another process holds the run, or where the disk refuses: readers see the run mended all
+    the same, since `RunTables` and `load_result` mend what they read.
 
     Raises:
-        StoreError: The grades are of other rows than the results.
+        StoreError: The run has not ended, or its tables cannot be brought together.
     """
-    if grades_match(folder):
-        return False
-    facts = read_metadata(folder.grades_path)
-    facts = {key: value for key, value in facts.items() if key not in {"schema_version", "grades_digest"}}
-    n_grades = sum(1 for _ in scan_rows(folder.grades_path, ["row_id"]))
-    if sum(len(grades) for _, grades in scan_graded_rows(folder)) != n_grades:
-        raise StoreError(
-            f"grades.parquet of {folder.run_id} holds other rows than its results.parquet; "
-            f"grade the run again: evalrun grade {folder.run_id}"
-        )
+    manifest, tables = read_manifest(folder), RunTables(folder)
+    if tables.is_behind or _is_behind(manifest, tables) or REGRADING_KEY in manifest:
+        with suppress(StoreError), folder.lock():
+            _mend_locked(folder)
 
-    def rows() -> Iterator[ResultAndGrades]:
-        for row, grades in scan_graded_rows(folder):
-            row["score"], row["passed"] = combine_grades(
-                (grade["score"], grade["passed"], grade["weight"]) for grade in grades
-            )
-            yield row, grades
 
-    write_results(folder, rows(), facts)
-    return True
+def _mend_locked(folder: RunFolder) -> RunResult:
+    # Read again: another process may have mended, or finished, before the lock was free.
+    manifest, tables = read_manifest(folder), RunTables(folder)
+    tables.mend()
+    result = _read_result(folder, tables)
+    if _is_behind(manifest, tables):
+        wanted = manifest["report"]
+        render_reports(result, tables, formats=wanted["formats"], include=wanted["include"], into=folder.path)
+        write_manifest(folder, result.manifest)
+    elif REGRADING_KEY in manifest:
+        write_manifest(folder, {key: value for key, value in manifest.items() if key != REGRADING_KEY})
+    return result
 
 
 def read_summary(folder: RunFolder) -> dict[str, Any]:
@@ -282,26 +273,28 @@ def read_summary(folder: RunFolder) -> dict[str, Any]:
     return summary
 
 
-def render_run(folder: RunFolder, *, formats: Sequence[str] | None = None, include: str | None = None) -> list[Path]:
+def render_run(
+    folder: RunFolder, *, formats: Sequence[str] | None = None, include: str | None = None, into: Path | None = None
+) -> list[Path]:
     """Render a run's reports again from its tables.
 
     Args:
-        folder: A run with results.parquet.
+        folder: A run with results.parquet; locked by the caller unless the files go elsewhere.
         formats: `html`, `markdown`, `junit`; None = those of its job.
         include: `full`, `outputs` or `none`; None = that of its job.
+        into: A folder for the files; None = the run's own.
 
     Returns:
         The files written.
     """
-    result = load_result(folder)
+    result = load_result(folder) if into is not None else _mend_locked(folder)
     wanted = result.manifest["report"]
-    return _render(
-        folder,
-        result.manifest,
-        result.summary,
-        result.verdict,
+    return render_reports(
+        result,
+        RunTables(folder),
         formats=formats if formats is not None else wanted["formats"],
         include=include if include is not None else wanted["include"],
+        into=into or folder.path,
     )
 
 
@@ -336,87 +329,6 @@ def _grade(row: dict[str, Any], graders: GraderSet) -> ResultAndGrades:
     return row, [build_grade_row(grade) for grade in graded.grades]
 
 
-def _judge_and_render(
-    folder: RunFolder,
-    manifest: dict[str, Any],
-    *,
-    job: Job,
-    is_gate_wanted: bool,
-    interrupted_exit_code: int | None,
-) -> RunResult:
-    """Summarise, apply the gate, render, and write run.json last."""
-    summary = summarize(folder.results_path, folder.grades_path, is_simulated=manifest["is_simulated"])
-    verdict = check_gate(
-        summary,
-        job.gate if is_gate_wanted else None,
-        has_hard_graders=is_gate_wanted and _has_hard_graders(folder, job),
-    )
-    exit_code = interrupted_exit_code if interrupted_exit_code is not None else verdict.exit_code
-    manifest = {
-        **manifest,
-        "counts": dict(summary.statuses),
-        "errors": dict(summary.errors),
-        "totals": {**_add_up(summary), "requests": manifest["requests"]},
-        "verdict": {**asdict(verdict), "exit_code": exit_code},
-    }
-    wanted = manifest["report"]
-    _render(folder, manifest, summary, verdict, formats=wanted["formats"], include=wanted["include"])
-    write_manifest(folder, manifest)
-    return RunResult(folder=folder, summary=summary, verdict=verdict, manifest=manifest, exit_code=exit_code)
-
-
-def _has_hard_graders(folder: RunFolder, job: Job) -> bool:
-    """Return whether any grader is a contract: one of the job's, or a sample's own that was applied."""
-    of_job = any(grader.hard for grader in (*job.graders, *job.defaults.graders))
-    return of_job or any(row["hard"] for row in scan_rows(folder.grades_path, ["hard"]))
-
-
-def _render(
-    folder: RunFolder,
-    manifest: Mapping[str, Any],
-    summary: Summary,
-    verdict: Verdict,
-    *,
-    formats: Sequence[str],
-    include: str,
-) -> list[Path]:
-    data = ReportData(
-        manifest=manifest,
-        summary=summary,
-        verdict=verdict,
-        rows=_choose_report_rows(folder),
-        include=include,  # type: ignore[arg-type]  # The job's schema allows the three words only.
-    )
-    renderers = {
-        "html": ("report.html", render_html),
-        "markdown": ("report.md", render_markdown),
-        "junit": ("junit.xml", render_junit),
-    }
-    texts = {name: render(data) for key, (name, render) in renderers.items() if key in formats}
-    texts["summary.json"] = json.dumps(build_summary_json(data), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
-    paths = []
-    for name, text in texts.items():
-        path = folder.path / name
-        write_atomically(path, lambda temporary, text=text: temporary.write_text(text, encoding="utf-8"))  # type: ignore[misc]
-        paths.append(path)
-    return paths
-
-
-def _choose_report_rows(folder: RunFolder) -> list[ReportRow]:
-    """Return the rows a report holds, in plan order; over the limit, passing rows are left out first."""
-    n_wanting = sum(row["passed"] is not True for row in scan_rows(folder.results_path, columns=["passed"]))
-    room_for_passed = max(MAX_REPORT_ROWS - n_wanting, 0)
-    rows: list[ReportRow] = []
-    for row, grades in scan_graded_rows(folder):
-        if row["passed"] is True:
-            if room_for_passed == 0:
-                continue
-            room_for_passed -= 1
-        if len(rows) < MAX_REPORT_ROWS:
-            rows.append(build_report_row(row, grades))
-    return rows
-
-
 def _describe_job(folder: RunFolder, loaded: LoadedJob, digests: Mapping[str, str]) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
@@ -440,30 +352,13 @@ def _describe_price(price: PriceOptions | None) -> dict[str, Any] | None:
     return {key: value for key, value in written.items() if value not in (None, [], {})}
 
 
-def _add_up(summary: Summary) -> dict[str, Any]:
-    arms = summary.arms
-    known = [arm.cost_usd for arm in arms if arm.cost_usd is not None]
-    return {
-        "rows": sum(arm.n_total for arm in arms),
-        "attempts": sum(arm.attempts for arm in arms),
-        "prompt_tokens": _sum_known(arm.prompt_tokens for arm in arms),
-        "completion_tokens": _sum_known(arm.completion_tokens for arm in arms),
-        "usd": sum(known) if known else None,
-        "usd_unknown_rows": sum(arm.n_cost_unknown for arm in arms),
-    }
-
-
-def _sum_known(values: Iterable[int | None]) -> int | None:
-    """Return the sum of what is known; None when nothing is."""
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
-
-
-def _table_facts(folder: RunFolder, digests: Mapping[str, str], *, is_simulated: bool) -> dict[str, str]:
+def _table_facts(
+    folder: RunFolder, digests: Mapping[str, str], gate: AskedGate, *, is_simulated: bool
+) -> dict[str, str]:
     """Return what the tables say about themselves in their key-value metadata."""
     simulated = "true" if is_simulated else "false"
     named = {f"{name}_digest": value for name, value in digests.items()}
-    return {"run_id": folder.run_id, "is_simulated": simulated, **named}
+    return {"run_id": folder.run_id, "is_simulated": simulated, "gate": gate.encode(), **named}
 
 
 def _digest(value: Any) -> str:
@@ -471,7 +366,16 @@ def _digest(value: Any) -> str:
 
 
 def _read_verdict(stored: Mapping[str, Any]) -> Verdict:
-    findings = tuple(Finding(**finding) for finding in stored["findings"])
+    findings = tuple(
+        Finding(
+            rule=finding["rule"],
+            outcome=finding["outcome"],
+            message=finding["message"],
+            model=finding.get("model"),
+            prompt=finding.get("prompt"),
+        )
+        for finding in stored["findings"]
+    )
     return Verdict(
         outcome=stored["outcome"], exit_code=stored["exit_code"], headline=stored["headline"], findings=findings
     )

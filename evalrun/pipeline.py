@@ -4,13 +4,12 @@ A job file enters; a run folder, a summary and a verdict leave. No request leave
 on every row, the keys, the simulators and the folder have been checked. What follows the journal is in `closing`.
 """
 
-import os
 import random
 import resource
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -20,19 +19,22 @@ import anyio
 from anyio.abc import TaskGroup
 
 from evalrun import __version__
-from evalrun.analysis.graders.grader_set import GraderSet
-from evalrun.closing import RunResult, close_run, is_settled, make_grader_set
+from evalrun.closing import RunResult, close_run
 from evalrun.dispatch.budget import RunBudget
 from evalrun.dispatch.dispatcher import LaneWork, StopSignal, dispatch
 from evalrun.dispatch.transport import Target, make_target
 from evalrun.errors import ConfigError, StoreError, UsageError
-from evalrun.job.config import LoadedJob, find_missing_keys
-from evalrun.job.estimate import PlanTotals
-from evalrun.job.plan import Plan
-from evalrun.lane_facts import describe_lane, find_own_limits
-from evalrun.options import EndpointOptions, ModelOptions
-from evalrun.records import FINISHED, LaneProgress, Request
-from evalrun.resuming import RunSettings, describe_call, load_for, open_folder, restore_call
+from evalrun.job.config import find_missing_keys
+from evalrun.job.estimate import scale_totals
+from evalrun.lane_facts import describe_lane, find_own_limits, load_earlier_calls
+from evalrun.lane_planning import Survey, list_lane_models, note_resume, note_warnings, plan_lanes, survey_rows
+from evalrun.lane_progress import LaneProgress
+from evalrun.options import EndpointOptions
+from evalrun.preparing import Prepared, prepare
+from evalrun.resuming import RunSettings, describe_call, open_folder, restore_call
+from evalrun.reuse_advice import advise_reuse
+from evalrun.reusing import ReuseSources, TakeOver, find_sources, open_stored
+from evalrun.safe_rows import SafeRows
 from evalrun.simulator.remote import check_running_simulator
 from evalrun.simulator.server import serve
 from evalrun.spending import describe_budget, find_price_problem, list_shortages, make_budget
@@ -54,29 +56,18 @@ EXIT_BY_SIGNAL: Mapping[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143, si
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """A job that was checked in full; nothing was sent."""
-
-    settings: RunSettings
-    loaded: LoadedJob
-    plan: Plan
-    graders: GraderSet
-    totals: PlanTotals
-    environ: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """What is going on, for whoever shows it. Lanes are live: read them, never keep them."""
 
     stage: str
-    """`checking`, `asking`, `stopping` or `closing`."""
+    """`checking`, `planning`, `asking`, `stopping` or `closing`."""
     n_checked: int = 0
+    """Samples checked, or rows looked up in journals."""
     prepared: Prepared | None = None
     folder: RunFolder | None = None
     lanes: Sequence[LaneProgress] = ()
     n_settled: int = 0
-    """Rows that an earlier call of this run settled."""
+    """Rows that need no asking in this call: an earlier call settled them, or an older run's outcome was taken."""
     budget: RunBudget | None = None
     """Live as well; None when the run has none."""
     notes: Sequence[str] = ()
@@ -91,25 +82,6 @@ def ignore_progress(progress: Progress) -> None:
     del progress
 
 
-def prepare(settings: RunSettings, *, on_progress: OnProgress = ignore_progress) -> Prepared:
-    """Check a job in full: the file, every row, every template and grader. Sends nothing and needs no key.
-
-    Raises:
-        AuthorError: Anything the job's author must mend, every problem at once.
-    """
-    environ = dict(os.environ)
-    loaded = load_for(settings, environ)
-    plan = Plan(loaded, settings.selection)
-    graders = make_grader_set(loaded)
-    totals = plan.check(
-        check_sample=graders.check_sample,
-        on_progress=lambda n_checked: on_progress(Progress(stage="checking", n_checked=n_checked)),
-    )
-    # What the rows gave cause to warn of is shown wherever the job's own warnings are.
-    loaded = replace(loaded, warnings=(*loaded.warnings, *totals.warnings))
-    return Prepared(settings=settings, loaded=loaded, plan=plan, graders=graders, totals=totals, environ=environ)
-
-
 async def run_job(settings: RunSettings, *, on_progress: OnProgress = ignore_progress) -> RunResult:
     """Run a job from its file to its verdict.
 
@@ -119,33 +91,44 @@ async def run_job(settings: RunSettings, *, on_progress: OnProgress = ignore_pro
     """
     began_s = time.monotonic()
     settings = restore_call(settings)
-    prepared = prepare(settings, on_progress=on_progress)
+    prepared = prepare(
+        settings, on_checked=lambda n_checked: on_progress(Progress(stage="checking", n_checked=n_checked))
+    )
     _require_prices(prepared)
     async with open_targets(prepared) as (targets, target_notes):
+        # What a new run reuses is read before it gets a folder, so that a mistake leaves none behind.
+        early = find_sources(settings, prepared.loaded) if not settings.resume else None
+        stored = open_stored(early) if early is not None and early.folders else None
+        advice = [] if settings.resume else _advise(prepared)
         with open_folder(settings, prepared.loaded.name) as (folder, index):
-            lanes, notes = plan_lanes(prepared, index)
-            budget = make_budget(
-                prepared.loaded,
-                prepared.plan,
-                index,
-                started_s=began_s,
-                allows_unknown_cost=settings.allows_unknown_cost,
-            )
-            shortages = [f"warning: {text}" for text in list_shortages(prepared.loaded.job.budget, prepared.totals)]
-            on_progress(
-                Progress(
-                    stage="asking",
-                    prepared=prepared,
-                    folder=folder,
-                    lanes=[lane.progress for lane in lanes],
-                    n_settled=prepared.totals.n_rows - sum(lane.progress.total for lane in lanes),
-                    notes=[*target_notes, *notes, *shortages],
-                    budget=budget,
+            sources = early or find_sources(settings, prepared.loaded, own=folder, sessions=index.sessions)
+            with _open_journal(prepared, folder, index, sources) as journal, EventLog(folder) as log:
+                taking = TakeOver(sources, folder, index, journal, stored)
+                survey, notes = _survey(prepared, folder, index, taking, on_progress)
+                lanes = plan_lanes(prepared, index, survey)
+                budget = make_budget(
+                    prepared.loaded,
+                    prepared.plan,
+                    index,
+                    started_s=began_s,
+                    allows_unknown_cost=settings.allows_unknown_cost,
                 )
-            )
-            caught_signal, problems = await ask(
-                prepared, folder, index=index, lanes=lanes, targets=targets, budget=budget, on_progress=on_progress
-            )
+                on_progress(
+                    Progress(
+                        stage="asking",
+                        prepared=prepared,
+                        folder=folder,
+                        lanes=[lane.progress for lane in lanes],
+                        n_settled=prepared.totals.n_rows - survey.n_rows_left,
+                        notes=[*target_notes, *notes, *advice],
+                        budget=budget,
+                    )
+                )
+                log.append("began", at=datetime.now(UTC), call=len(index.sessions), rows=survey.n_rows_left)
+                caught_signal = await ask(
+                    prepared, journal, log, lanes=lanes, targets=targets, budget=budget, on_progress=on_progress
+                )
+            problems = [log.problem] if log.problem is not None else []
             on_progress(Progress(stage="closing", prepared=prepared, folder=folder, notes=problems))
             return close_run(
                 folder,
@@ -155,13 +138,44 @@ async def run_job(settings: RunSettings, *, on_progress: OnProgress = ignore_pro
                 graders=prepared.graders,
                 totals=prepared.totals,
                 lanes={(lane.endpoint, lane.wire_model): lane.progress for lane in lanes},
-                lane_facts=_describe_lanes(prepared, lanes),
+                lane_facts=_describe_lanes(prepared, lanes, folder, index),
                 budget=describe_budget(budget),
+                stale=survey.stale,
                 call=describe_call(settings),
                 wall_s=time.monotonic() - began_s,
                 is_gate_wanted=settings.is_gate_wanted,
                 interrupted_exit_code=EXIT_BY_SIGNAL.get(caught_signal) if caught_signal else None,
             )
+
+
+def _survey(
+    prepared: Prepared, folder: RunFolder, index: JournalIndex, taking: TakeOver, on_progress: OnProgress
+) -> tuple[Survey, list[str]]:
+    """Settle what is paid for already and count what is left; return also what to say before the first request."""
+    is_resumed = bool(len(index))
+    on_progress(Progress(stage="planning", folder=folder))
+    with taking:
+        survey = survey_rows(
+            prepared,
+            folder,
+            index,
+            taking,
+            on_row=lambda n_rows: on_progress(Progress(stage="planning", n_checked=n_rows)),
+        )
+    notes = [*note_warnings(prepared), *(note_resume(prepared, index, survey) if is_resumed else [])]
+    taken, totals = taking.taken, prepared.totals
+    if taken.n_rows:
+        totals = scale_totals(totals, {each.model: each.requests - taken.models[each.model] for each in totals.models})
+    shortages = [f"warning: {text}" for text in list_shortages(prepared.loaded.job.budget, totals)]
+    return survey, [*notes, *taking.list_notes(), *shortages]
+
+
+def _advise(prepared: Prepared) -> list[str]:
+    """Return what an older run would spare, unless the job or the command line says what to reuse."""
+    settings, loaded = prepared.settings, prepared.loaded
+    if settings.reuse or loaded.job.reuse is not None:
+        return []
+    return advise_reuse(settings, loaded, prepared.plan, n_rows=prepared.totals.n_rows)
 
 
 def _require_prices(prepared: Prepared) -> None:
@@ -171,21 +185,24 @@ def _require_prices(prepared: Prepared) -> None:
         raise ConfigError([problem])
 
 
-def _describe_lanes(prepared: Prepared, lanes: Sequence[LaneWork]) -> list[dict[str, Any]]:
+def _describe_lanes(
+    prepared: Prepared, lanes: Sequence[LaneWork], folder: RunFolder, index: JournalIndex
+) -> dict[str, Any]:
+    """Return what run.json tells of the lanes, in this call and in those before it."""
     endpoints = prepared.loaded.job.endpoints
-    return [
+    told = [
         describe_lane(
             lane.progress,
             endpoints[lane.endpoint],
-            find_own_limits(_list_models(prepared, lane.endpoint, lane.wire_model)),
+            find_own_limits(list_lane_models(prepared, lane.endpoint, lane.wire_model)),
         )
         for lane in lanes
     ]
-
-
-def _list_models(prepared: Prepared, endpoint: str, wire_model: str) -> list[ModelOptions]:
-    """Return the models of one lane."""
-    return [model for model in prepared.plan.models if (model.endpoint, model.wire_model) == (endpoint, wire_model)]
+    return {
+        "lanes": told,
+        "earlier_calls": load_earlier_calls(folder, index.sessions),
+        "call_started_at": index.sessions[-1]["started_at"],
+    }
 
 
 @asynccontextmanager
@@ -250,138 +267,46 @@ async def _start_simulator(options: EndpointOptions, stack: AsyncExitStack) -> s
     if options.simulator.url is not None:
         await anyio.to_thread.run_sync(check_running_simulator, options.simulator)
         return options.simulator.url.rstrip("/") + "/chat"
-    simulator = await stack.enter_async_context(serve(options.simulator))
+    # No grace: when the run has ended, whatever is still on its way to it was given up.
+    simulator = await stack.enter_async_context(serve(options.simulator, grace_s=0.0))
     return simulator.url + "/chat"
-
-
-def plan_lanes(prepared: Prepared, index: JournalIndex) -> tuple[list[LaneWork], list[str]]:
-    """Return the lanes with what is left to ask in each, and what is worth saying about it."""
-    todo: dict[tuple[str, str], int] = {}
-    names: dict[tuple[str, str], list[str]] = {}
-    for model in prepared.plan.models:
-        lane = (str(model.endpoint), model.wire_model)
-        todo.setdefault(lane, 0)
-        names.setdefault(lane, []).append(model.name)
-    n_changed = 0
-    if len(index):
-        lane_by_model = {name: lane for lane, models in names.items() for name in models}
-        for request in prepared.plan.requests():
-            entry = index.get(request.row_id)
-            n_changed += entry is not None and entry.request_key != request.request_key
-            todo[lane_by_model[request.model]] += not is_settled(
-                entry, request, retry_all_errors=prepared.settings.retry_all_errors
-            )
-    else:
-        for estimate in prepared.totals.models:
-            model = next(model for model in prepared.plan.models if model.name == estimate.model)
-            todo[str(model.endpoint), model.wire_model] += estimate.requests
-    lanes = []
-    for (endpoint, wire_model), total in todo.items():
-        models = names[endpoint, wire_model]
-        limits = find_own_limits(_list_models(prepared, endpoint, wire_model))
-        lanes.append(
-            LaneWork(
-                endpoint=endpoint,
-                wire_model=wire_model,
-                requests=_iterate_unsettled(prepared, index, models),
-                progress=LaneProgress(endpoint=endpoint, model=", ".join(models), total=total),
-                requests_per_minute=limits.requests_per_minute,
-                tokens_per_minute=limits.tokens_per_minute,
-            )
-        )
-    return lanes, _note_resume(prepared, index, n_changed=n_changed)
-
-
-def _iterate_unsettled(prepared: Prepared, index: JournalIndex, models: Sequence[str]) -> Iterator[Request]:
-    for request in prepared.plan.requests(models=models):
-        entry = index.get(request.row_id)
-        if entry is None:
-            yield request
-        elif not is_settled(entry, request, retry_all_errors=prepared.settings.retry_all_errors):
-            billed_usd = entry.billed_usd
-            if entry.status in FINISHED:
-                outcome = index.read_outcome(request.row_id)
-                billed_usd = outcome.billed_usd if outcome is not None else None
-            yield replace(request, prior_attempts=entry.attempts, prior_billed_usd=billed_usd)
-
-
-def _note_resume(prepared: Prepared, index: JournalIndex, *, n_changed: int) -> list[str]:
-    notes = [f"warning: {warning.render()}" for warning in prepared.loaded.warnings]
-    if not len(index):
-        return notes
-    if index.torn_bytes:
-        notes.append(f"the journal ended in a torn record of {index.torn_bytes} bytes; it was cut off")
-    if index.dropped_bytes:
-        notes.append(f"{index.dropped_bytes} damaged bytes of the journal were left out; what they held is asked again")
-    if index.in_doubt:
-        notes.append(f"requests in flight when the run stopped, sent once more: {len(index.in_doubt)}")
-    earlier = index.sessions[0].get("job_digest") if index.sessions else None
-    if earlier not in (None, prepared.loaded.digest):
-        changed = ", ".join(_list_changed_keys(index.sessions[0].get("job", {}), prepared.loaded.raw)) or "its texts"
-        notes.append(f"the job has changed since the run began ({changed}); rows asked again: {n_changed}")
-    elif n_changed:
-        notes.append(f"rows that the dataset has changed since the run began, asked again: {n_changed}")
-    return notes
-
-
-def _list_changed_keys(before: Any, after: Any, path: str = "") -> list[str]:
-    """Return the key paths at which two jobs differ."""
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        keys = list(dict.fromkeys([*before, *after]))
-        return [
-            changed
-            for key in keys
-            for changed in _list_changed_keys(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
-        ]
-    return [] if before == after else [path]
 
 
 async def ask(
     prepared: Prepared,
-    folder: RunFolder,
+    journal: Journal,
+    log: EventLog,
     *,
-    index: JournalIndex,
     lanes: Sequence[LaneWork],
     targets: Mapping[str, Target],
     budget: RunBudget | None,
     on_progress: OnProgress,
-) -> tuple[int | None, list[str]]:
-    """Dispatch every lane into the journal.
-
-    Returns:
-        The signal that ended it early, None when none did; and what went wrong that ends no run.
-    """
+) -> int | None:
+    """Dispatch every lane into the journal; return the signal that ended it early, None when none did."""
     stop, began_s = StopSignal(), time.monotonic()
     failure: Exception | None = None
-    with _open_journal(prepared, folder, index) as journal, EventLog(folder) as log:
-        interrupts = _Interrupts(stop, log, on_progress)
-        log.append("began", at=datetime.now(UTC), call=len(index.sessions), rows=sum(_count_rows(lanes)))
-        async with anyio.create_task_group() as group:
-            group.start_soon(interrupts.watch, group)
-            group.start_soon(_tick, lanes, budget, on_progress)
-            try:
-                await dispatch(
-                    lanes,
-                    targets=targets,
-                    prices={model.name: model.price for model in prepared.plan.models},
-                    on_record=journal.append,
-                    stop=stop,
-                    rng=random.Random(),  # noqa: S311 - jitter, not secrets
-                    budget=budget,
-                    on_event=log.append,
-                )
-            except Exception as error:  # noqa: BLE001 - carried out by hand; the task group would wrap it in a group
-                failure = error
-            group.cancel_scope.cancel()
-        _note_end(log, lanes, budget, asked_s=time.monotonic() - began_s)
-        problems = [log.problem] if log.problem is not None else []
+    interrupts = _Interrupts(stop, log, on_progress)
+    async with anyio.create_task_group() as group:
+        group.start_soon(interrupts.watch, group)
+        group.start_soon(_tick, lanes, journal, budget, on_progress)
+        try:
+            await dispatch(
+                lanes,
+                targets=targets,
+                prices={model.name: model.price for model in prepared.plan.models},
+                on_record=journal.append,
+                stop=stop,
+                rng=random.Random(),  # noqa: S311 - jitter, not secrets
+                budget=budget,
+                on_event=log.append,
+            )
+        except Exception as error:  # noqa: BLE001 - carried out by hand; the task group would wrap it in a group
+            failure = error
+        group.cancel_scope.cancel()
+    _note_end(log, lanes, budget, asked_s=time.monotonic() - began_s)
     if failure is not None:
         raise failure
-    return interrupts.number, problems
-
-
-def _count_rows(lanes: Sequence[LaneWork]) -> Iterator[int]:
-    return (lane.progress.total for lane in lanes)
+    return interrupts.number
 
 
 def _note_end(log: EventLog, lanes: Sequence[LaneWork], budget: RunBudget | None, *, asked_s: float) -> None:
@@ -394,17 +319,22 @@ def _note_end(log: EventLog, lanes: Sequence[LaneWork], budget: RunBudget | None
     log.append("ended", at=datetime.now(UTC), seconds=asked_s, rows_done=done, budget=reason)
 
 
-def _open_journal(prepared: Prepared, folder: RunFolder, index: JournalIndex) -> Journal:
+def _open_journal(prepared: Prepared, folder: RunFolder, index: JournalIndex, sources: ReuseSources) -> Journal:
     """Return the journal with the facts of this call; what the disk refuses here is found before sending."""
     try:
-        journal = Journal(folder, durability=prepared.loaded.job.durability, index=index)
-        journal.append_session(_session_facts(prepared, folder))
+        n_to_come = prepared.totals.n_rows - len(index)
+        journal = Journal(folder, durability=prepared.loaded.job.durability, index=index, n_to_come=n_to_come)
+        try:
+            journal.append_session(_session_facts(prepared, folder, sources))
+        except BaseException:
+            journal.close()
+            raise
     except StoreError as error:
         raise UsageError(str(error)) from error
     return journal
 
 
-def _session_facts(prepared: Prepared, folder: RunFolder) -> dict[str, Any]:
+def _session_facts(prepared: Prepared, folder: RunFolder, sources: ReuseSources) -> dict[str, Any]:
     return {
         "run_id": folder.run_id,
         "job_name": prepared.loaded.name,
@@ -415,13 +345,16 @@ def _session_facts(prepared: Prepared, folder: RunFolder) -> dict[str, Any]:
         "dataset_digest": prepared.totals.dataset_digest,
         "n_rows": prepared.totals.n_rows,
         "call": describe_call(prepared.settings),
+        "reuse": sources.describe(),
     }
 
 
-async def _tick(lanes: Sequence[LaneWork], budget: RunBudget | None, on_progress: OnProgress) -> None:
+async def _tick(lanes: Sequence[LaneWork], journal: Journal, budget: RunBudget | None, on_progress: OnProgress) -> None:
     progress = Progress(stage="asking", lanes=[lane.progress for lane in lanes], budget=budget)
+    safe_rows = SafeRows(progress.lanes, journal)
     while True:
         await anyio.sleep(TICK_S)
+        safe_rows.count()
         on_progress(progress)
 
 

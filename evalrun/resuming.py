@@ -16,11 +16,10 @@ from typing import Any
 from evalrun.errors import StoreError, UsageError
 from evalrun.job.config import LoadedJob, load_env_file, load_job
 from evalrun.job.plan import Selection
-from evalrun.records import FINISHED
 from evalrun.store.folder import RunFolder, make_run_id
 from evalrun.store.journal_index import JournalIndex
 from evalrun.store.journal_scan import read_first_session, scan_journal
-from evalrun.store.manifest import read_manifest
+from evalrun.store.manifest import count_done
 from evalrun.store.runs import find_run, find_unfinished
 
 
@@ -42,6 +41,8 @@ class RunSettings:
     """Which one; None = the job's newest unfinished run."""
     repair: bool = False
     """A resume keeps what is good of a damaged journal."""
+    reuse: tuple[str, ...] = ()
+    """`--reuse`: runs whose outcomes are taken over, as written; empty = those of the job's `reuse`."""
     retry_all_errors: bool = False
     """A resume asks rows with permanent errors again, too."""
     is_gate_wanted: bool = True
@@ -65,8 +66,11 @@ def restore_call(settings: RunSettings) -> RunSettings:
     if not settings.resume:
         return settings
     name = "" if settings.resume_run is not None else load_for(settings, dict(os.environ)).name
-    folder = _find_resumable(settings, name)
-    facts = read_first_session(folder)
+    try:
+        folder = _find_resumable(settings, name)
+        facts = read_first_session(folder)
+    except StoreError as error:
+        raise UsageError(str(error)) from error
     call = facts.get("call", {}) if facts is not None else {}
     stored, given = call.get("selection"), settings.selection
     if stored is None:
@@ -137,11 +141,8 @@ def open_folder(settings: RunSettings, name: str) -> Iterator[tuple[RunFolder, J
 
 def _check_journal_is_whole(folder: RunFolder, index: JournalIndex) -> None:
     """Refuse to pay again for what run.json says is done, when the journal no longer holds it."""
-    if not folder.manifest_path.exists():
-        return
-    counts = read_manifest(folder)["counts"]
-    n_done = sum(count for status, count in counts.items() if status in FINISHED)
-    if n_done > len(index):
+    n_done = count_done(folder)
+    if n_done is not None and n_done > len(index):
         raise UsageError(
             f"run.json of {folder.run_id} counts {n_done} rows that are done, its journal knows {len(index)}; "
             "a resume would ask and pay for the others again",

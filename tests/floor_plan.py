@@ -8,6 +8,7 @@ GROUND = {
     "chat_params": 1,
     "errors": 0,
     "quirk_names": 0,
+    "lane_progress": 0,
     "records": 1,
     "grader_options": 1,
     "options": 2,
@@ -16,9 +17,31 @@ GROUND = {
 }
 """Ground floor and how high each module stands: errors < records, options < cost, templates."""
 
-HALL = ("closing", "lane_facts", "resuming", "spending", "pipeline")
-"""Join the rooms into a run: `closing` is the half that sends nothing, `resuming` finds the run folder, `spending`
-knows what may be spent, and `lane_facts` what is told of the lanes."""
+HALL = {
+    "run_tables": 0,
+    "report_rows": 0,
+    "judging": 1,
+    "closing": 2,
+    "lane_facts": 0,
+    "resuming": 0,
+    "spending": 0,
+    "reuse_tally": 0,
+    "safe_rows": 0,
+    "stale_rows": 0,
+    "reusing": 1,
+    "reuse_advice": 2,
+    "preparing": 3,
+    "row_explanation": 4,
+    "lane_planning": 4,
+    "pipeline": 5,
+}
+"""Joins the rooms into a run, and how high each module stands in it: `closing` is the half that sends nothing
+(`run_tables` and `judging` are its parts that a crash may ask for again, `report_rows` chooses what a report holds),
+`resuming` finds the run folder, `spending` knows what may be spent, `lane_facts` what is told of the lanes, `safe_rows`
+which of them the disk has, `preparing`
+checks a job in full, `reusing` takes what older runs paid for (`reuse_tally` counts it, `reuse_advice` tells of it
+before, `row_explanation` of one row), `stale_rows` tells of rows that the job no longer has, `lane_planning` finds what
+is left to ask, and `pipeline` puts all of them in order."""
 
 ROOF = ("cli", "api", "__main__", "__init__")
 """Words in, exit code out."""
@@ -34,6 +57,7 @@ PLAN: dict[str, tuple[str, ...]] = {
         "config",
         "dataset",
         "dataset_files",
+        "differences",
         "document",
         "environment",
         "estimate",
@@ -102,20 +126,24 @@ PLAN: dict[str, tuple[str, ...]] = {
     ),
     "store": (
         "__init__",
+        "disk_room",
         "events",
         "folder",
         "graded_rows",
         "journal",
+        "journal_fields",
         "journal_format",
         "journal_index",
         "journal_scan",
         "manifest",
         "parquet",
+        "reuse",
         "runs",
         "tables",
     ),
     "analysis": (
         "__init__",
+        "call_story",
         "gate",
         "graders.__init__",
         "graders.build",
@@ -193,9 +221,11 @@ PLAN: dict[str, tuple[str, ...]] = {
         "__init__",
         "answer_file",
         "console",
+        "explanation",
         "grade_command",
         "init_command",
         "job_options",
+        "journal_view",
         "lane_table",
         "lane_words",
         "list_command",
@@ -205,6 +235,7 @@ PLAN: dict[str, tuple[str, ...]] = {
         "progress",
         "report_command",
         "results",
+        "row_reference",
         "run_argument",
         "run_command",
         "schema_command",
@@ -239,7 +270,7 @@ FOREIGN_DOORS: dict[str, tuple[str, ...]] = {
         "store.parquet",
         "store.tables",
     ),
-    "polars": ("job.parquet_reader", "store.parquet", "analysis.summary", "api"),
+    "polars": ("job.parquet_reader", "store.parquet", "analysis.summary"),
     "pydantic": ("job.schema",),
     "pyreqwest": ("dispatch.fast_engine",),
     "referencing": ("analysis.graders.json_schema",),

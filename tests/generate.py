@@ -8,7 +8,9 @@ from typing import Any
 
 from evalrun.grader_options import GRADER_OPTIONS
 from evalrun.job.schema import build_job_schema
+from evalrun.store.journal_fields import render_fields_markdown
 from evalrun.store.tables import render_schema_markdown
+from tests.lane_page import render_lanes_markdown
 from tests.provider_pages import render_parameters_markdown, render_profiles_markdown
 from tests.quirk_page import render_quirks_markdown
 
@@ -191,12 +193,23 @@ def _describe_plain(value: Mapping[str, Any]) -> str:
     return " ".join([words[kind], ", ".join(bounds)]).strip()
 
 
+def render_journal_markdown() -> str:
+    """Return the journal's page as it is, with the tables of fields made anew."""
+    page = (ROOT / "docs/journal.md").read_text(encoding="utf-8")
+    head, _, rest = page.partition("<!-- fields -->")
+    _, _, tail = rest.partition("<!-- /fields -->")
+    note = "Generated from `evalrun/store/journal_fields.py` by `python -m tests.generate`. `?`: may be absent."
+    return f"{head}<!-- fields -->\n{note}\n\n{render_fields_markdown()}<!-- /fields -->{tail}"
+
+
 def build_generated_files() -> dict[str, str]:
     """Return the path and the text of each generated file."""
     schema = build_job_schema()
     return {
         "configs/job.schema.json": json.dumps(schema, ensure_ascii=False, indent=2) + "\n",
         "docs/job.md": render_job_markdown(schema),
+        "docs/journal.md": render_journal_markdown(),
+        "docs/lanes.md": render_lanes_markdown(),
         "docs/parameters.md": render_parameters_markdown(),
         "docs/profiles.md": render_profiles_markdown(),
         "docs/quirks.md": render_quirks_markdown(),

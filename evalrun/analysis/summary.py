@@ -21,6 +21,7 @@ NO_CATEGORY = "(none)"
 """Where rows without a category are counted when other rows have one."""
 
 _ARM = ["model", "prompt"]
+_ROW = ["row_1", "row_2"]
 _ANSWERED = sorted(ANSWERED)
 
 
@@ -35,12 +36,13 @@ class _Frames(NamedTuple):
     samples: pl.DataFrame
     """One row per sample with a verdict; per arm i columns k{i} (passed repeats) and n{i} (scored repeats)."""
     categories: pl.DataFrame
-    """One row per arm and category."""
+    """One row per number of an arm and category."""
     statuses: pl.DataFrame
     errors: pl.DataFrame
     graded: pl.DataFrame
-    """One row per arm: counts that need the grades."""
+    """One row per number of an arm: counts that need the grades."""
     metrics: pl.DataFrame
+    """One row per number of an arm and metric."""
 
 
 def summarize(results: pl.LazyFrame | Path, grades: pl.LazyFrame | Path, *, is_simulated: bool) -> Summary:
@@ -76,29 +78,61 @@ def summarize(results: pl.LazyFrame | Path, grades: pl.LazyFrame | Path, *, is_s
 
 
 def _collect(rows: pl.LazyFrame, marks: pl.LazyFrame) -> _Frames:
-    by_row = rows.select("row_id", "sample_id", *_ARM, "status", "passed")
-    arms = rows.group_by(_ARM).agg(_arm_columns()).sort(_ARM)
-    found = arms.collect(engine="streaming")
-    others = pl.collect_all(
-        [
-            _sample_table(rows, [_Arm(*key) for key in found.select(_ARM).iter_rows()]),
-            _category_table(rows),
-            rows.group_by("status").agg(pl.len().cast(pl.Int64).alias("count")),
+    # One query after the other: side by side they would hold a million rows several times.
+    rows = _bring_together(rows)
+    arms = _run(rows.group_by(_ARM).agg(_arm_columns()).sort(_ARM))
+    keys = [_Arm(*key) for key in arms.select(_ARM).iter_rows()]
+    numbered = _number(rows, keys)
+    by_row = numbered.select(*_ROW, "arm", "sample", "passed")
+    marks = marks.select(*_name_row(), "metric", "score", "passed", "hard")
+    return _Frames(
+        arms=arms.with_row_index("arm").join(_run(_latency_table(numbered)), on="arm", how="left").drop("arm"),
+        samples=_run(_sample_table(numbered, len(keys))),
+        categories=_run(_category_table(numbered)),
+        statuses=_run(rows.group_by("status").agg(pl.len().cast(pl.Int64).alias("count"))),
+        errors=_run(
             rows.filter(pl.col("error_code").is_not_null() & pl.col("status").is_in([Status.ERROR, Status.PENDING]))
             .group_by("error_code")
-            .agg(pl.len().cast(pl.Int64).alias("count")),
-            _graded_table(by_row, marks),
-            _metric_table(by_row, marks),
-        ],
-        engine="streaming",
+            .agg(pl.len().cast(pl.Int64).alias("count"))
+        ),
+        graded=_run(_graded_table(by_row, marks)),
+        metrics=_run(_metric_table(by_row, marks)),
     )
-    return _Frames(found, *others)
+
+
+def _run(query: pl.LazyFrame) -> pl.DataFrame:
+    return query.collect(engine="streaming")
+
+
+def _bring_together(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Return the rows with those of one sample beside each other: as they are, where they stand in plan order."""
+    name = pl.col("sample_id").hash()
+    heads = rows.select(name.alias("name")).filter((pl.col("name") != pl.col("name").shift(1)).fill_null(value=True))
+    # Two samples that share a hash look like one that stands apart: sorting then was not needed, and does no harm.
+    is_together = _run(heads.select(pl.len() == pl.col("name").n_unique())).item()
+    return rows if is_together else rows.sort("sample_id", maintain_order=True)
+
+
+def _number(rows: pl.LazyFrame, keys: Sequence[_Arm]) -> pl.LazyFrame:
+    """Return what is counted by sample, with numbers for arms and samples: names would take ten times the memory."""
+    arm = pl.lit(None, pl.UInt32)
+    for index, key in enumerate(keys):
+        is_arm = (pl.col("model") == key.model) & (pl.col("prompt") == key.prompt)
+        arm = pl.when(is_arm).then(pl.lit(index, pl.UInt32)).otherwise(arm)
+    is_asked = pl.col("status").is_in(_ANSWERED) & pl.col("reused_from").is_null()
+    return rows.select(
+        *_name_row(),
+        arm.alias("arm"),
+        pl.col("sample_id").rle_id().alias("sample"),
+        "category",
+        "passed",
+        pl.when(is_asked).then(pl.col("latency_s")).alias("latency_s"),
+    )
 
 
 def _arm_columns() -> list[pl.Expr]:
     status, cost = pl.col("status"), pl.col("cost_usd")
     answered = status.is_in(_ANSWERED)
-    asked = pl.col("latency_s").filter(answered & pl.col("reused_from").is_null())
     counted = {
         "n_errors": status == Status.ERROR,
         "n_pending": status == Status.PENDING,
@@ -109,6 +143,7 @@ def _arm_columns() -> list[pl.Expr]:
         "n_answered": answered,
         "n_cost_unknown": answered & cost.is_null(),
         "n_usage_missing": answered & (pl.col("usage_source") == "missing"),
+        "n_reused": pl.col("reused_from").is_not_null(),
         "n_scored": pl.col("passed").is_not_null(),
         "n_passed": pl.col("passed").fill_null(value=False),
     }
@@ -119,8 +154,6 @@ def _arm_columns() -> list[pl.Expr]:
         *(_sum_known(pl.col(name).cast(pl.Int64)).alias(name) for name in ("prompt_tokens", "completion_tokens")),
         _sum_known(cost).alias("cost_usd"),
         _sum_known(cost.filter(answered)).alias("answered_usd"),
-        asked.quantile(0.5, "linear").alias("latency_p50_s"),
-        asked.quantile(0.95, "linear").alias("latency_p95_s"),
         pl.col("attempts").cast(pl.Int64).sum().alias("attempts"),
     ]
 
@@ -130,26 +163,48 @@ def _sum_known(column: pl.Expr) -> pl.Expr:
     return pl.when(column.count() > 0).then(column.sum())
 
 
-def _sample_table(rows: pl.LazyFrame, keys: Sequence[_Arm]) -> pl.LazyFrame:
+def _latency_table(numbered: pl.LazyFrame) -> pl.LazyFrame:
+    latency = pl.col("latency_s")
+    return (
+        numbered.filter(latency.is_not_null())
+        .select("arm", "latency_s")
+        .group_by("arm")
+        .agg(
+            latency.quantile(0.5, "linear").alias("latency_p50_s"),
+            latency.quantile(0.95, "linear").alias("latency_p95_s"),
+        )
+    )
+
+
+def _sample_table(numbered: pl.LazyFrame, n_arms: int) -> pl.LazyFrame:
     columns = []
-    for index, key in enumerate(keys):
-        is_arm = (pl.col("model") == key.model) & (pl.col("prompt") == key.prompt)
+    for index in range(n_arms):
+        is_arm = pl.col("arm") == index
         columns.append((is_arm & pl.col("passed")).sum().cast(pl.UInt32).alias(f"k{index}"))
         columns.append(is_arm.sum().cast(pl.UInt32).alias(f"n{index}"))
-    return rows.filter(pl.col("passed").is_not_null()).group_by("sample_id").agg(columns).drop("sample_id")
+    return _keep_scored(numbered).group_by("sample").agg(columns).drop("sample")
 
 
-def _category_table(rows: pl.LazyFrame) -> pl.LazyFrame:
+def _category_table(numbered: pl.LazyFrame) -> pl.LazyFrame:
     return (
-        rows.filter(pl.col("passed").is_not_null())
-        .group_by(*_ARM, "category")
+        _keep_scored(numbered)
+        .group_by("arm", "category")
         .agg(
             pl.col("passed").sum().cast(pl.Int64).alias("n_passed"),
             pl.len().cast(pl.Int64).alias("n_scored"),
-            pl.col("sample_id").n_unique().cast(pl.Int64).alias("n_samples"),
+            pl.col("sample").n_unique().cast(pl.Int64).alias("n_samples"),
         )
-        .sort(*_ARM, "category")
+        .sort("arm", "category")
     )
+
+
+def _keep_scored(numbered: pl.LazyFrame) -> pl.LazyFrame:
+    return numbered.filter(pl.col("passed").is_not_null())
+
+
+def _name_row() -> list[pl.Expr]:
+    """Return 128 bits in place of a row_id, which is a digest anyway, of 64 letters."""
+    return [pl.col("row_id").hash(seed).alias(name) for seed, name in enumerate(_ROW)]
 
 
 def _graded_table(by_row: pl.LazyFrame, marks: pl.LazyFrame) -> pl.LazyFrame:
@@ -158,20 +213,20 @@ def _graded_table(by_row: pl.LazyFrame, marks: pl.LazyFrame) -> pl.LazyFrame:
     is_undecided = pl.col("passed").is_null()
     notable = (
         marks.filter(is_broken | is_undecided)
-        .group_by("row_id")
+        .group_by(_ROW)
         .agg(
             is_broken.any().alias("broken"),
             is_undecided.any().alias("undecided"),
             (is_undecided & pl.col("hard")).any().alias("hard_undecided"),
         )
     )
-    joined = by_row.join(notable, on="row_id", how="inner")
-    per_sample = joined.group_by(*_ARM, "sample_id").agg(
+    joined = by_row.join(notable, on=_ROW, how="inner")
+    per_sample = joined.group_by("arm", "sample").agg(
         pl.col("broken").any(),
         pl.col("hard_undecided").any(),
         (pl.col("undecided") & pl.col("passed").is_null()).sum().cast(pl.Int64).alias("n_ungraded"),
     )
-    return per_sample.group_by(_ARM).agg(
+    return per_sample.group_by("arm").agg(
         pl.col("n_ungraded").sum(),
         pl.col("broken").sum().cast(pl.Int64).alias("n_hard_failures"),
         (pl.col("hard_undecided") & ~pl.col("broken")).sum().cast(pl.Int64).alias("n_hard_undecided"),
@@ -181,17 +236,17 @@ def _graded_table(by_row: pl.LazyFrame, marks: pl.LazyFrame) -> pl.LazyFrame:
 def _metric_table(by_row: pl.LazyFrame, marks: pl.LazyFrame) -> pl.LazyFrame:
     named = marks.filter(pl.col("metric").is_not_null() & pl.col("score").is_not_null())
     return (
-        named.select("row_id", "metric", pl.col("score").alias("mark"))
-        .join(by_row.select("row_id", *_ARM), on="row_id", how="inner")
-        .group_by(*_ARM, "metric")
+        named.select(*_ROW, "metric", pl.col("score").alias("mark"))
+        .join(by_row.select(*_ROW, "arm"), on=_ROW, how="inner")
+        .group_by("arm", "metric")
         .agg(pl.col("mark").mean())
-        .sort(*_ARM, "metric")
+        .sort("arm", "metric")
     )
 
 
 def _build_arm(index: int, frames: _Frames) -> ArmSummary:
     row = frames.arms.row(index, named=True)
-    is_arm = (pl.col("model") == row["model"]) & (pl.col("prompt") == row["prompt"])
+    is_arm = pl.col("arm") == index
     graded = frames.graded.filter(is_arm).to_dicts()
     counts = graded[0] if graded else {"n_ungraded": 0, "n_hard_failures": 0, "n_hard_undecided": 0}
     n_samples, rate = _build_arm_rate(index, row, frames.samples)

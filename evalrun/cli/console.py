@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import select
 import shutil
 import sys
 import textwrap
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 
 _GAP = 3
 """Cells between two columns of a table."""
+
+_PIECE_CHARS = 1000
+"""At most 4 KiB in UTF-8."""
+
+_MAX_WAIT_S = 1.0
+"""How long messages wait for a reader that sleeps, once in the life of a process."""
 
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
@@ -37,11 +44,12 @@ def print_error(message: str) -> None:
 
 
 def print_note(message: str) -> None:
-    """Write one line of progress or advice to stderr, wrapped between words on a terminal."""
+    """Write a line of progress or advice, or several, to stderr, each wrapped between words on a terminal."""
     text = clean_text(message)
     if is_interactive(sys.stderr):
         width = shutil.get_terminal_size().columns
-        text = textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+        lines = text.split("\n")
+        text = "\n".join(textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False) for line in lines)
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
@@ -58,13 +66,20 @@ def is_interactive(stream: TextIO) -> bool:
 
 
 class PatientStream:
-    """A standard stream whose reader may go away: what is written after that is dropped.
+    """A standard stream whose reader may go away, or to sleep: what cannot be written then is dropped.
 
-    A run that people pay for must not die, and its exit code not change, because `| head` has read enough.
+    A run that people pay for must not die, and its exit code not change, because `| head` has read enough; nor may it
+    stand still because a pager that shows its progress does.
+
+    Args:
+        stream: The stream.
+        max_wait_s: How long a reader that does not read is waited for, once; None = for ever.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, max_wait_s: float | None = None) -> None:
         self._stream = stream
+        self._max_wait_s = max_wait_s
+        self._has_waited = False
 
     def __getattr__(self, name: str) -> Any:
         """Do everything else as the stream does."""
@@ -73,17 +88,35 @@ class PatientStream:
     def write(self, text: str) -> int:
         """Write, or drop the text when nobody reads or nothing more fits."""
         try:
-            return self._stream.write(text)
+            if self._max_wait_s is None:
+                return self._stream.write(text)
+            # A pipe that takes anything takes 4 KiB at once: so much never blocks.
+            for start in range(0, len(text), _PIECE_CHARS):
+                if self._is_ready():
+                    self._stream.write(text[start : start + _PIECE_CHARS])
+                    self._stream.flush()
         except OSError:
             self._give_up()
-            return len(text)
+        return len(text)
 
     def flush(self) -> None:
         """Flush, unless nobody reads."""
         try:
-            self._stream.flush()
+            if self._max_wait_s is None or self._is_ready():
+                self._stream.flush()
         except OSError:
             self._give_up()
+
+    def _is_ready(self) -> bool:
+        """Return whether something can be written now; the first time that it cannot, wait a while for it."""
+        poll = select.poll()
+        poll.register(self._stream.fileno(), select.POLLOUT)
+        if poll.poll(0):
+            return True
+        if self._has_waited:
+            return False
+        self._has_waited = True
+        return bool(poll.poll((self._max_wait_s or 0) * 1000))
 
     def _give_up(self) -> None:
         nothing = os.open(os.devnull, os.O_WRONLY)
@@ -107,7 +140,8 @@ def make_streams_patient() -> None:
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-            setattr(sys, name, PatientStream(stream))
+            # Results on stdout are waited for: who asked for them wants them whole.
+            setattr(sys, name, PatientStream(stream, max_wait_s=_MAX_WAIT_S if name == "stderr" else None))
 
 
 def open_console(stream: TextIO | None = None) -> "Console":

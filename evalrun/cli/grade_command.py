@@ -10,7 +10,7 @@ import click
 from evalrun.cli.console import print_json
 from evalrun.cli.job_options import json_option, reports_option
 from evalrun.cli.results import print_result
-from evalrun.cli.run_argument import RUN_HELP, open_run, run_argument
+from evalrun.cli.run_argument import RUN_HELP, hold_run, open_run, run_argument
 from evalrun.closing import read_summary, regrade
 from evalrun.errors import UsageError
 from evalrun.job.config import LoadedJob, load_env_file, load_job
@@ -31,7 +31,7 @@ def command(run: str, *, job: Path | None, reports_dir: Path, as_json: bool) -> 
     """
     folder = open_run(run, reports_dir=reports_dir)
     loaded = load_job(job, environ=os.environ) if job is not None else _load_own_job(read_manifest(folder))
-    with folder.lock():
+    with hold_run(folder):
         result = regrade(folder, loaded)
     if as_json:
         print_json({**read_summary(folder), "exit_code": result.exit_code})

@@ -25,6 +25,11 @@ budget_option = click.option(
     help="Stop when so many US dollars are spent, over all resumes.",
 )  # fmt: skip
 
+reuse_option = click.option(
+    "--reuse", multiple=True, metavar="RUN",
+    help="Take over answers of RUN to the same requests; repeatable. `latest`: the job's newest finished run.",
+)  # fmt: skip
+
 _JOB_OPTIONS = (
     click.option("--limit", type=click.IntRange(1, 10**12), metavar="N", help="Only the first N samples."),
     click.option("--model", "models", multiple=True, metavar="GLOB", help="Only these models; repeatable."),
@@ -56,7 +61,7 @@ def make_settings(job: Path, options: dict[str, Any], **more: Any) -> "RunSettin
 
     Args:
         job: The job file.
-        options: The command's keyword arguments; those of `job_options` and `budget_option` are used.
+        options: The command's keyword arguments; those of `job_options`, `budget_option` and `reuse_option` are used.
         **more: Further fields of RunSettings.
 
     Raises:
@@ -77,6 +82,7 @@ def make_settings(job: Path, options: dict[str, Any], **more: Any) -> "RunSettin
         overrides=tuple(overrides),
         variables=dict(_split_variable(text) for text in options["variables"]),
         env_file=options["env_file"],
+        reuse=tuple(options.get("reuse") or ()),
         selection=Selection(
             limit=options["limit"], models=options["models"], prompts=options["prompts"], where=options["where"]
         ),

@@ -5,13 +5,26 @@ from typing import Any
 
 import click
 
-from evalrun.cli.console import Column, format_count, format_seconds, format_usd, make_table, open_console, print_json
+from evalrun.cli.console import (
+    Column,
+    format_count,
+    format_seconds,
+    format_usd,
+    make_table,
+    open_console,
+    print_json,
+    print_note,
+)
 from evalrun.cli.job_options import json_option, reports_option
 from evalrun.records import SCHEMA_VERSION
+from evalrun.store.manifest import REGRADING_KEY
 from evalrun.store.runs import RunEntry, list_runs
 
 _STATES = {"pass": "pass", "fail": "fail", "no_verdict": "no verdict", "none": "done"}
 """A finished run's verdict, as the list says it."""
+
+DAMAGED = "damaged"
+"""State of a run whose run.json cannot be read; the journal may well be whole."""
 
 
 @click.command("list")
@@ -47,20 +60,40 @@ def command(*, reports_dir: Path, as_json: bool) -> None:
     ]
     console = open_console()
     console.print(make_table(columns, rows, width=console.width))
+    for run in runs:
+        if run["problem"] is not None:
+            print_note(f"{run['run_id']}: {run['problem']}")
 
 
 def _describe(entry: RunEntry) -> dict[str, Any]:
-    """Return one run in figures; a run that has not ended has none."""
+    """Return one run in figures; a run that has not ended, or whose run.json is damaged, has none."""
     manifest = entry.manifest or {}
-    finished_state = manifest.get("verdict", {}).get("outcome", "none")
+    totals = manifest.get("totals", {})
     return {
         "run_id": entry.folder.run_id,
         "job": manifest.get("job_name", entry.folder.job_name),
-        "state": entry.problem or (_STATES[finished_state] if entry.is_finished else "unfinished"),
-        "rows": manifest.get("totals", {}).get("rows"),
-        "usd": manifest.get("totals", {}).get("usd"),
-        "usd_unknown_rows": manifest.get("totals", {}).get("usd_unknown_rows"),
-        "wall_s": manifest.get("wall_s"),
+        "state": _name_state(entry),
+        "problem": entry.problem,
+        "rows": _read_number(totals.get("rows")),
+        "usd": _read_number(totals.get("usd")),
+        "usd_unknown_rows": _read_number(totals.get("usd_unknown_rows")),
+        "wall_s": _read_number(manifest.get("wall_s")),
         "is_simulated": manifest.get("is_simulated", False),
         "path": str(entry.folder.path),
     }
+
+
+def _name_state(entry: RunEntry) -> str:
+    if entry.problem is not None:
+        return DAMAGED
+    if entry.manifest is None or not entry.is_finished:
+        return "unfinished"
+    if REGRADING_KEY in entry.manifest:
+        return "grading unfinished"
+    outcome: str = entry.manifest["verdict"]["outcome"]
+    return _STATES.get(outcome, outcome)
+
+
+def _read_number(value: Any) -> float | None:
+    """Return what a figure of run.json says; None when it is no number."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -4,6 +4,7 @@ Nothing heavy is imported here: `--help` and `--version` cost an interpreter and
 """
 
 import difflib
+import errno
 import importlib
 import os
 import platform
@@ -116,22 +117,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SystemExit, GeneratorExit):
         raise
     except BaseException as error:  # noqa: BLE001 - the one place where an unexpected error becomes an exit code
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            # Only names from the command line and the job can be too long, and all of them are met before sending.
+            print_error(f"{error.strerror}: {str(error.filename)[:80]}…; name a shorter path")
+            return 2
         print_error(_report_defect(error))
         return 5
     return result if isinstance(result, int) else 0
 
 
 def _report_defect(error: BaseException) -> str:
-    """Write versions and traceback to a file and return what to tell the user."""
+    """Write versions and traceback to a file and return what to tell the user; where no file can be, tell all."""
     text = "".join(traceback.format_exception(error))
-    report = f"evalrun {__version__}, Python {platform.python_version()}, {platform.platform()}\n\n{text}"
-    handle, name = tempfile.mkstemp(prefix="evalrun-error-", suffix=".log")
-    with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
-        file.write(report)
-    return (
-        f"evalrun failed unexpectedly: {type(error).__name__}: {error}\n"
-        f"    this is a defect of evalrun; please report it with {Path(name)}"
-    )
+    # `platform.platform()` opens files, which a process that ran out of them cannot.
+    system = f"{platform.system()} {platform.release()} {platform.machine()}"
+    report = f"evalrun {__version__}, Python {platform.python_version()}, {system}\n\n{text}"
+    head = f"evalrun failed unexpectedly: {type(error).__name__}: {error}\n"
+    head += "    this is a defect of evalrun; please report"
+    try:
+        handle, name = tempfile.mkstemp(prefix="evalrun-error-", suffix=".log")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
+            file.write(report)
+    except OSError as no_file:  # Out of files or of space: the very thing that may have gone wrong.
+        return f"{head} it with what follows ({no_file.strerror or no_file} kept it from a file):\n\n{report}"
+    return f"{head} it with {Path(name)}"
 
 
 if __name__ == "__main__":

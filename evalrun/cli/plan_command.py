@@ -1,5 +1,6 @@
 """`evalrun plan`: what a run would ask, use, cost and take; nothing is sent."""
 
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -18,11 +19,21 @@ from evalrun.cli.console import (
     print_json,
     print_note,
 )
-from evalrun.cli.job_options import budget_option, job_argument, job_options, json_option, make_settings
+from evalrun.cli.explanation import EXPLAIN_HELP, print_explanation
+from evalrun.cli.job_options import (
+    budget_option,
+    job_argument,
+    job_options,
+    json_option,
+    make_settings,
+    reports_option,
+    reuse_option,
+)
 from evalrun.cli.progress import describe_plan
-from evalrun.job.estimate import Range
-from evalrun.pipeline import Prepared, prepare
+from evalrun.job.estimate import PlanTotals, Range, scale_totals
+from evalrun.preparing import Prepared, prepare
 from evalrun.records import SCHEMA_VERSION
+from evalrun.reuse_advice import ReuseForecast, forecast_reuse
 from evalrun.spending import find_price_problem, list_shortages
 
 
@@ -30,30 +41,69 @@ from evalrun.spending import find_price_problem, list_shortages
 @job_argument
 @job_options
 @budget_option
+@reuse_option
+@click.option("--explain", "row", metavar="ROW", help=EXPLAIN_HELP)
+@reports_option
 @json_option
-def command(job: Path, *, as_json: bool, **options: Any) -> None:
+def command(job: Path, *, row: str | None, reports_dir: Path, as_json: bool, **options: Any) -> None:
     """Show what a run of JOB would do: requests, tokens, USD and time, low to high, per model. No network."""
-    prepared = prepare(make_settings(job, options))
+    settings = make_settings(job, options, reports_dir=reports_dir)
+    prepared = prepare(settings)
+    if row is not None:
+        print_explanation(prepared, row, as_json=as_json)
+        return
+    forecast = forecast_reuse(settings, prepared.loaded, prepared.plan)
+    totals = _leave_out_reused(prepared.totals, forecast)
     for warning in prepared.loaded.warnings:
         print_note(f"warning: {warning.render()}")
+    for note in forecast.sources.notes if forecast is not None else ():
+        print_note(note)
     if as_json:
         budget = prepared.loaded.job.budget
         print_json(
             {
                 "schema_version": SCHEMA_VERSION,
                 "job": prepared.loaded.name,
-                **asdict(prepared.totals),
+                **asdict(totals),
+                "n_rows": prepared.totals.n_rows,
                 "budget": None if budget is None else asdict(budget),
-                "budget_problems": _list_budget_problems(prepared),
+                "budget_problems": _list_budget_problems(prepared, totals),
+                "reuse": _describe_forecast(forecast),
             }
         )
         return
-    _print_plan(job, prepared)
+    _print_plan(job, prepared, totals, forecast)
 
 
-def _print_plan(job: Path, prepared: Prepared) -> None:
+def _leave_out_reused(totals: PlanTotals, forecast: ReuseForecast | None) -> PlanTotals:
+    """Return what is left to ask when the runs that are named have given what they can."""
+    if forecast is None or not forecast.is_asked_for or not forecast.taken.n_rows:
+        return totals
+    return scale_totals(
+        totals, {each.model: each.requests - forecast.taken.models[each.model] for each in totals.models}
+    )
+
+
+def _describe_forecast(forecast: ReuseForecast | None) -> dict[str, Any] | None:
+    """Return what would be reused as JSON values; None when no run is named and none would spare anything."""
+    if forecast is None:
+        return None
+    taken = forecast.taken
+    return {
+        "asked_for": forecast.is_asked_for,
+        "runs": [folder.run_id for folder in forecast.sources.folders],
+        "requests": taken.n_rows,
+        "models": dict(taken.models),
+        "usd": float(taken.usd),
+        "usd_unknown_requests": taken.n_unknown_cost,
+    }
+
+
+def _print_plan(job: Path, prepared: Prepared, totals: PlanTotals, forecast: ReuseForecast | None) -> None:
     console = open_console()
     console.print(clean_text(describe_plan(prepared, n_settled=0)))
+    if forecast is not None and forecast.is_asked_for:
+        console.print(clean_text(_describe_spared(forecast, prepared.totals.n_rows)))
     columns = [
         Column("model"),
         Column("endpoint", rank=4),
@@ -73,26 +123,41 @@ def _print_plan(job: Path, prepared: Prepared) -> None:
             format_range(estimate.usd, format_usd),
             f"{format_seconds(estimate.time_s.low)} – {format_seconds(estimate.time_s.high)}",
         ]
-        for estimate in prepared.totals.models
+        for estimate in totals.models
     ]
     console.print(make_table(columns, rows, width=console.width))
-    totals = prepared.totals
     console.print(
         f"in all: {format_count(totals.n_rows)} requests, {format_range(totals.usd, format_usd)}, "
         f"{format_seconds(totals.time_s.low)} – {format_seconds(totals.time_s.high)}"
     )
-    for text in _list_budget_problems(prepared):
+    for text in _list_budget_problems(prepared, totals):
         console.print(clean_text(f"budget: {text}"))
     console.print("tokens are estimated from the text; nothing was sent")
-    console.print(f"next: evalrun run {clean_text(str(job))}")
+    reuse = [f"--reuse {shlex.quote(run)}" for run in prepared.settings.reuse]
+    if forecast is not None and not forecast.is_asked_for:
+        console.print(clean_text(_describe_spared(forecast, prepared.totals.n_rows)))
+        reuse = [f"--reuse {folder.run_id}" for folder in forecast.sources.folders]
+    console.print(clean_text(" ".join(["next: evalrun run", shlex.quote(str(job)), *reuse])))
 
 
-def _list_budget_problems(prepared: Prepared) -> list[str]:
+def _describe_spared(forecast: ReuseForecast, n_rows: int) -> str:
+    """Return what the older runs spare, or would spare, in one line."""
+    taken = forecast.taken
+    runs = ", ".join(folder.run_id for folder in forecast.sources.folders) or "no run"
+    verb = "spares" if forecast.is_asked_for else "would spare"
+    unknown = f" and {format_count(taken.n_unknown_cost)} of unknown cost" if taken.n_unknown_cost else ""
+    return (
+        f"reuse: {runs} {verb} {format_count(taken.n_rows)} of {format_count(n_rows)} requests, which cost "
+        f"{format_usd(float(taken.usd))}{unknown}"
+    )
+
+
+def _list_budget_problems(prepared: Prepared, totals: PlanTotals) -> list[str]:
     """Return why a run would be refused for its budget, and which limits it is expected to pass."""
     loaded = prepared.loaded
     problem = find_price_problem(loaded, prepared.plan.models)
     refusal = [f"{problem.message}; `run` refuses this: {problem.hint}"] if problem is not None else []
-    return [*refusal, *list_shortages(loaded.job.budget, prepared.totals)]
+    return [*refusal, *list_shortages(loaded.job.budget, totals)]
 
 
 def format_range(values: Range, write: Callable[[float | None], str]) -> str:

@@ -19,13 +19,17 @@ from evalrun.cli.console import (
     show_path,
 )
 from evalrun.cli.lane_words import (
+    RESUME_PLACEHOLDER,
     RateMeter,
     describe_flight,
     describe_limits,
     describe_rate,
     describe_spend,
+    describe_stops,
     describe_wait,
 )
+from evalrun.cli.results import make_resume_command
+from evalrun.records import ErrorCode
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -33,8 +37,9 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from evalrun.dispatch.budget import RunBudget
-    from evalrun.pipeline import Prepared, Progress
-    from evalrun.records import LaneProgress
+    from evalrun.lane_progress import LaneProgress
+    from evalrun.pipeline import Progress
+    from evalrun.preparing import Prepared
     from evalrun.store.folder import RunFolder
 
 PLAIN_EVERY_S = 10.0
@@ -66,6 +71,9 @@ class ProgressDisplay:
         self._checked = 0
         self._stage = ""
         self._rates = RateMeter()
+        self._lanes: Sequence[LaneProgress] = ()
+        self._stops_told: set[int] = set()
+        self._resume_command = RESUME_PLACEHOLDER
         self.folder: RunFolder | None = None
         """The run's folder; None before there is one."""
 
@@ -82,8 +90,8 @@ class ProgressDisplay:
         self.folder = progress.folder or self.folder
         if self._mode == "none":
             return
-        if progress.stage == "checking":
-            self._show_check(progress.n_checked)
+        if progress.stage in {"checking", "planning"}:
+            self._show_count(progress)
         elif progress.stage == "stopping":
             self._stop_live()
             for note in progress.notes:
@@ -94,18 +102,27 @@ class ProgressDisplay:
             self._show_asking(progress.lanes, progress.budget)
             return
         elif progress.stage == "closing":
+            self._tell_stops()
             self._stop_live()
             for note in progress.notes:
                 print_note(note)
         self._stage = progress.stage
 
-    def _show_check(self, n_checked: int) -> None:
-        if n_checked - self._checked >= CHECK_NOTE_EVERY:
-            self._checked = n_checked
-            print_note(f"checked {format_count(n_checked)} samples")
+    def _show_count(self, progress: "Progress") -> None:
+        if progress.stage != self._stage:
+            self._checked = 0
+        if progress.n_checked - self._checked >= CHECK_NOTE_EVERY:
+            self._checked = progress.n_checked
+            n_checked = format_count(progress.n_checked)
+            what = f"checked {n_checked} samples" if progress.stage == "checking" else f"looked up {n_checked} rows"
+            print_note(what)
 
     def _begin_asking(self, progress: "Progress") -> None:
         self._began_s = self._last_line_s = time.monotonic()
+        self._lanes = progress.lanes
+        if progress.prepared is not None and progress.folder is not None:
+            command = make_resume_command(progress.prepared.settings.job_path, progress.folder)
+            self._resume_command = f"`{command}`"
         if progress.prepared is not None:
             print_note(describe_plan(progress.prepared, n_settled=progress.n_settled))
         for note in progress.notes:
@@ -122,14 +139,24 @@ class ProgressDisplay:
         now_s = time.monotonic()
         for lane in lanes:
             self._rates.note(lane, now_s)
+        self._tell_stops()
         if self._live is not None:
             self._live.update(self._render_lanes(lanes, now_s, width=self._live.console.width, budget=budget))
         elif now_s - self._last_line_s >= PLAIN_EVERY_S:
             self._last_line_s = now_s
             print_note(self._describe_lanes(lanes, now_s, budget))
 
+    def _tell_stops(self) -> None:
+        """Say of each lane once why it stopped, as it happens: the end of the run may be hours away."""
+        stopped = [lane for lane in self._lanes if lane.stopped_by not in {None, ErrorCode.BUDGET}]
+        new = [lane for lane in stopped if id(lane) not in self._stops_told]
+        self._stops_told.update(id(lane) for lane in new)
+        told = [(lane.model, str(lane.stop_message or lane.stopped_by)) for lane in new]
+        for line in describe_stops(told, command=self._resume_command):
+            print_note(line)
+
     def _describe_lanes(self, lanes: Sequence["LaneProgress"], now_s: float, budget: "RunBudget | None") -> str:
-        done, total = sum(lane.done for lane in lanes), sum(lane.total for lane in lanes)
+        done, total = sum(lane.acknowledged for lane in lanes), sum(lane.total for lane in lanes)
         errors, retries = sum(lane.errors for lane in lanes), sum(lane.retries for lane in lanes)
         throttled = sum(lane.rate_limited for lane in lanes)
         spent = float(sum((lane.spent_usd for lane in lanes), Decimal(0)))
@@ -165,7 +192,8 @@ class ProgressDisplay:
             kept.remove(max(kept, key=lambda at: _CELL_RANKS[at]))
         grid = Table.grid(padding=(0, _GAP), pad_edge=False)
         for lane, cells in zip(lanes, rows, strict=True):
-            bar = [ProgressBar(total=max(lane.total, 1), completed=lane.done, width=_BAR_CELLS)] if has_bar else []
+            done, total = lane.acknowledged, max(lane.total, 1)
+            bar = [ProgressBar(total=total, completed=done, width=_BAR_CELLS)] if has_bar else []
             name, *others = (cells[at] for at in kept)
             grid.add_row(name, *bar, *others)
         for column in grid.columns:
@@ -178,7 +206,7 @@ class ProgressDisplay:
 
         return [
             Text(clean_text(lane.model), style="bold"),
-            Text(f"{format_count(lane.done)}/{format_count(lane.total)}"),
+            Text(f"{format_count(lane.acknowledged)}/{format_count(lane.total)}"),
             Text(f"{lane.errors} errors", style="red" if lane.errors else "dim"),
             Text(f"{lane.retries} retries", style="yellow" if lane.retries else "dim"),
             Text(f"{lane.rate_limited} × 429", style="yellow" if lane.rate_limited else "dim"),
@@ -234,9 +262,9 @@ def _describe_state(lane: "LaneProgress", elapsed_s: float, now_s: float) -> str
     wait = describe_wait(lane, now_s)
     if wait is not None:
         return wait
-    if lane.done >= lane.total:
+    if lane.acknowledged >= lane.total:
         return "done"
-    return _describe_left(lane.done, lane.total, elapsed_s)
+    return _describe_left(lane.acknowledged, lane.total, elapsed_s)
 
 
 def _describe_left(done: int, total: int, elapsed_s: float) -> str:

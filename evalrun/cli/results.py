@@ -18,6 +18,7 @@ from evalrun.cli.console import (
     open_console,
     show_path,
 )
+from evalrun.cli.lane_words import RESUME_PLACEHOLDER, describe_stops
 from evalrun.records import ArmSummary, ErrorCode, Finding, Rate, Summary, Verdict
 from evalrun.store.manifest import is_finished
 
@@ -32,6 +33,9 @@ MARGIN = 1.2
 """A limit that is proposed is so many times what the whole run is expected to take by what it took so far."""
 
 SIMULATED = "SIMULATED: answers come from evalrun's own simulator, not from real models."
+
+_NEXT = "the command below"
+"""What reasons say for the command that goes on: it is the last line printed."""
 
 _VERDICT_SIGNS = {"pass": "✓ PASS", "fail": "✗ FAIL", "no_verdict": "? NO VERDICT"}
 
@@ -102,6 +106,7 @@ def format_interval(rate: Rate) -> str:
 def _describe(result: "RunResult", resume_hint: str | None) -> list[str]:
     lines = ["", result.summary.headline]
     lines += _describe_odd_rows(result.summary)
+    lines += _describe_rows_of_other_times(result.manifest)
     lines += _describe_reasons(result.manifest)
     lines += describe_verdict(result.verdict)
     lines += ["", f"results: {show_path(result.folder.path)}"]
@@ -127,10 +132,25 @@ def _describe_odd_rows(summary: Summary) -> list[str]:
     return lines
 
 
+def _describe_rows_of_other_times(manifest: Mapping[str, Any]) -> list[str]:
+    """Return what older runs gave, and what this run has that its job no longer asks."""
+    lines = []
+    reused, stale = manifest.get("reused"), manifest.get("stale")
+    if reused is not None:
+        rows = f"{format_count(reused['rows'])} of {format_count(manifest['totals']['rows'])} rows"
+        usd = format_usd(reused["usd"]) + (" + unknown" if reused["usd_unknown_rows"] else "")
+        lines.append(f"{rows} taken over from older runs; {usd} not spent again")
+    if stale is not None:
+        count = format_count(stale["rows"])
+        lines.append(f"rows that the job no longer has, kept in the journal and left out of the tables: {count}")
+    return lines
+
+
 def _describe_reasons(manifest: Mapping[str, Any]) -> list[str]:
     """Return why lanes stopped, and one example of each other error, in the server's words."""
     stopped = [lane for lane in manifest["lanes"] if lane["stopped_by"] not in {None, ErrorCode.BUDGET}]
-    reasons = [f"  {lane['model']} stopped: {lane['stop_message']}" for lane in stopped]
+    told_lanes = [(str(lane["model"]), str(lane["stop_message"])) for lane in stopped]
+    reasons = [f"  {line}" for line in describe_stops(told_lanes, command=_NEXT)]
     codes = {lane["stopped_by"] for lane in stopped}
     examples = {code: text for code, text in manifest["error_examples"].items() if code not in codes}
     told = {ErrorCode.LANE_STOPPED, ErrorCode.BUDGET}
@@ -143,7 +163,7 @@ def _describe_budget(manifest: Mapping[str, Any]) -> list[str]:
     budget = manifest.get("budget")
     if budget is None or budget["ended_by"] is None or not manifest["errors"].get(ErrorCode.BUDGET):
         return []
-    return [f"  {budget['ended_by']}"]
+    return [f"  {budget['ended_by'].replace(RESUME_PLACEHOLDER, _NEXT)}"]
 
 
 def describe_verdict(verdict: Verdict) -> list[str]:

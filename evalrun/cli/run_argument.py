@@ -1,13 +1,15 @@
 """RUN on the command line: what it may be, and how it is found."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
 
 from evalrun.cli.console import print_note
-from evalrun.errors import UsageError
+from evalrun.errors import FolderBusyError, StoreError, UsageError
 from evalrun.store.folder import RunFolder
-from evalrun.store.runs import find_run, list_runs
+from evalrun.store.runs import find_run, is_path, list_runs
 
 RUN_HELP = """RUN is a run folder, a file in it, a unique prefix of its run_id, a job's name (its newest finished
 run), or `latest` (the newest finished run)."""
@@ -27,7 +29,29 @@ def open_run(reference: str, *, reports_dir: Path) -> RunFolder:
             f"the run {folder.run_id} has not ended, so it has no tables yet",
             hint=f"go on with it: evalrun run JOB --resume {folder.run_id}",
         )
-    newest = next(iter(list_runs(reports_dir)), None) if not Path(reference).exists() else None
+    newest = next(iter(list_runs(reports_dir)), None) if not is_path(reference) else None
     if newest is not None and newest.folder.run_id > folder.run_id and not newest.is_finished:
         print_note(f"note: a newer run is unfinished and not meant here: {newest.folder.path}")
     return folder
+
+
+@contextmanager
+def hold_run(folder: RunFolder, *, hint: str | None = None) -> Iterator[None]:
+    """Hold a run against other processes while its files are replaced.
+
+    Args:
+        folder: The run.
+        hint: What else can be done where the folder cannot be written.
+
+    Raises:
+        FolderBusyError: Another process holds it.
+        UsageError: It cannot be written; nothing was changed.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(folder.lock())
+        except FolderBusyError:
+            raise
+        except StoreError as error:
+            raise UsageError(str(error), hint=hint) from error
+        yield

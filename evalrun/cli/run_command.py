@@ -8,7 +8,15 @@ import anyio
 import click
 
 from evalrun.cli.console import print_json, print_note
-from evalrun.cli.job_options import budget_option, job_argument, job_options, json_option, make_settings, reports_option
+from evalrun.cli.job_options import (
+    budget_option,
+    job_argument,
+    job_options,
+    json_option,
+    make_settings,
+    reports_option,
+    reuse_option,
+)
 from evalrun.cli.progress import ProgressDisplay
 from evalrun.cli.results import make_resume_command, make_resume_hint, print_result
 from evalrun.closing import read_summary
@@ -25,6 +33,7 @@ from evalrun.pipeline import run_job
     "--resume", "resume_run", is_flag=False, flag_value="", metavar="[RUN]", default=None,
     help="Go on with RUN, or with the job's newest unfinished run.",
 )  # fmt: skip
+@reuse_option
 @click.option("--retry-errors", type=click.Choice(["passing", "all"]), default="passing", show_default=True,
               help="Which errors a resume asks again.")  # fmt: skip
 @click.option("--repair", is_flag=True, help="With --resume: keep what is good of a damaged journal.")

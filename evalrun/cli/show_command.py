@@ -10,20 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from evalrun.cli.console import clean_text, count_noun, format_seconds, print_json
 from evalrun.cli.job_options import json_option, reports_option
+from evalrun.cli.journal_view import JournalFilter, print_journal
 from evalrun.cli.lane_table import print_lanes
 from evalrun.cli.results import SIMULATED
+from evalrun.cli.row_reference import ROW_HELP, make_row_test
 from evalrun.cli.run_argument import RUN_HELP, open_run, run_argument
-from evalrun.closing import mend_grades
+from evalrun.closing import mend_run
 from evalrun.errors import UsageError
 from evalrun.records import SCHEMA_VERSION, Status
+from evalrun.run_tables import RunTables
 from evalrun.store.folder import RunFolder
-from evalrun.store.graded_rows import scan_graded_rows
 from evalrun.store.journal_scan import scan_journal
 from evalrun.store.manifest import read_manifest
 from evalrun.store.parquet import scan_rows
+from evalrun.store.runs import find_run
 
 Row = Mapping[str, Any]
 Graded = tuple[Row, Sequence[Row]]
@@ -55,6 +59,8 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\0")
 @click.option("--limit", type=click.IntRange(min=0), default=10, show_default=True, help="Rows to show; 0 = all.")
 @click.option("--full", is_flag=True, help="Show texts whole.")
 @click.option("--lanes", is_flag=True, help="Tell why the run took as long as it did, lane by lane.")
+@click.option("--row", "rows", multiple=True, metavar="ROW", help=ROW_HELP)
+@click.option("--journal", is_flag=True, help="Show the journal, record by record, also of a run that has not ended.")
 @click.option("--raw", is_flag=True, help="Show the server's reply as it came, from the journal.")
 @click.option(
     "--format", "output_format", type=click.Choice(["text", "jsonl", "csv"]), default="text", show_default=True
@@ -62,18 +68,27 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\0")
 @reports_option
 @json_option
 def command(  # noqa: PLR0913 - one argument for each option
-    run: str, *, failed: bool, limit: int, full: bool, lanes: bool, raw: bool, output_format: str, as_json: bool,
-    reports_dir: Path, **filters: tuple[str, ...],
-) -> None:  # fmt: skip
+    run: str, *, failed: bool, limit: int, full: bool, lanes: bool, journal: bool, raw: bool,
+    output_format: str, as_json: bool, reports_dir: Path, rows: tuple[str, ...], **filters: tuple[str, ...],
+) -> int:  # fmt: skip
     """Show RUN's rows, failing ones first."""
+    if journal:
+        ctx = click.get_current_context()
+        _refuse_beside_journal(ctx)
+        is_named = _make_filter(filters, ()) if any(filters.values()) else None
+        wanted = JournalFilter(references=rows, is_named=is_named)
+        is_limited = limit > 0 and ctx.get_parameter_source("limit") is not ParameterSource.DEFAULT
+        is_json = as_json or output_format == "jsonl"
+        folder = find_run(run, reports_dir=reports_dir)
+        return print_journal(folder, wanted, limit=limit if is_limited else None, is_full=full, as_json=is_json)
     folder = open_run(run, reports_dir=reports_dir)
     if lanes:
         print_lanes(read_manifest(folder), as_json=as_json)
-        return
-    mend_grades(folder)
-    manifest = read_manifest(folder)
-    chosen = _choose_rows(folder, _make_filter(filters), is_failed_only=failed, limit=limit)
-    if any(filters.values()) and not failed:
+        return 0
+    mend_run(folder)
+    manifest, tables = read_manifest(folder), RunTables(folder)
+    chosen = _choose_rows(tables, _make_filter(filters, rows), is_failed_only=failed, limit=limit)
+    if (any(filters.values()) or rows) and not failed:
         chosen = _require_any(chosen, folder)
     if as_json:
         output_format = "json"
@@ -85,6 +100,16 @@ def command(  # noqa: PLR0913 - one argument for each option
         _write_csv(chosen, is_simulated=manifest["is_simulated"])
     else:
         _write_text(folder, chosen, manifest, excerpt_chars=None if full else EXCERPT_CHARS, is_raw=raw, limit=limit)
+    return 0
+
+
+def _refuse_beside_journal(ctx: click.Context) -> None:
+    """Refuse options that mean nothing for records, rather than pass them over."""
+    idle = [f"--{name}" for name in ("failed", "lanes", "raw") if ctx.params[name]]
+    if ctx.params["output_format"] == "csv":
+        idle.append("--format csv")
+    if idle:
+        raise UsageError(f"{', '.join(idle)} cannot go with --journal", hint="`--json` writes one object per record")
 
 
 def is_failing(row: Row) -> bool:
@@ -92,25 +117,28 @@ def is_failing(row: Row) -> bool:
     return row["passed"] is False or row["status"] in {"error", "pending", "filtered"}
 
 
-def _make_filter(filters: Mapping[str, tuple[str, ...]]) -> Callable[[Row], bool]:
+def _make_filter(filters: Mapping[str, tuple[str, ...]], references: Sequence[str]) -> Callable[[Row], bool]:
     columns = {
         "samples": "sample_id", "models": "model", "prompts": "prompt", "categories": "category", "statuses": "status",
     }  # fmt: skip
     wanted = {columns[name]: globs for name, globs in filters.items() if globs}
+    is_meant = make_row_test(references) if references else None
 
     def is_wanted(row: Row) -> bool:
+        if is_meant is not None and not is_meant(row["row_id"]):
+            return False
         return all(any(fnmatchcase(str(row[column]), glob) for glob in globs) for column, globs in wanted.items())
 
     return is_wanted
 
 
 def _choose_rows(
-    folder: RunFolder, is_wanted: Callable[[Row], bool], *, is_failed_only: bool, limit: int
+    tables: RunTables, is_wanted: Callable[[Row], bool], *, is_failed_only: bool, limit: int
 ) -> Iterator[Graded]:
     """Yield failing rows, then the others, each in plan order, until the limit."""
     n_shown = 0
     for wants_failing in (True,) if is_failed_only else (True, False):
-        for row, grades in scan_graded_rows(folder):
+        for row, grades in tables.scan():
             if is_failing(row) is wants_failing and is_wanted(row):
                 yield row, grades
                 n_shown += 1
@@ -188,7 +216,9 @@ def _write_text(
         if index is not None:
             outcome = index.read_outcome(row["row_id"])
             body = outcome.last_attempt.body if outcome is not None and outcome.last_attempt is not None else None
-            click.echo("  raw reply: " + clean_text(body if body is not None else "none"))
+            reused = row["reused_from"]
+            none = "none" if reused is None else f"in the journal of {reused}, the run that asked"
+            click.echo("  raw reply: " + clean_text(body if body is not None else none))
     more = "; --limit 0 shows all" if limit and n_shown == limit else ""
     click.echo(f"\n{count_noun(n_shown, 'row')} shown{more}" if n_shown else "no row matches")
 

@@ -9,7 +9,7 @@ import click
 from evalrun.cli.console import count_noun, print_json, print_note
 from evalrun.cli.job_options import job_argument, job_options, json_option, make_settings
 from evalrun.errors import AuthorError
-from evalrun.pipeline import prepare
+from evalrun.preparing import prepare
 from evalrun.records import SCHEMA_VERSION
 
 

@@ -23,6 +23,25 @@ def make_row_id(sample_id: str, prompt: str, model: str, repeat: int) -> str:
     return hashlib.sha256(encode_canonical([sample_id, prompt, model, repeat])).hexdigest()
 
 
+def strip_streaming(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a body asks: how the reply travels is no part of it."""
+    return {key: value for key, value in body.items() if key not in {"stream", "stream_options"}}
+
+
+def make_request_key(body: Mapping[str, Any], target: bytes, repeat: int) -> str:
+    """Return the key of a request from its whole body, as `BodyEncoder.encode` puts it together from pieces.
+
+    Args:
+        body: As sent, streaming included.
+        target: As `BodyEncoder.make_target` returns it.
+        repeat: 0-based.
+    """
+    content = encode_canonical(strip_streaming(body))
+    return hashlib.sha256(
+        b'{"body":%s,"repeat":%d,"target":%s,"v":%d}' % (content, repeat, target, KEY_VERSION)
+    ).hexdigest()
+
+
 def apply_dialect(params: Mapping[str, Any], endpoint: EndpointOptions) -> dict[str, Any]:
     """Return parameters as the endpoint takes them: some dropped, some renamed.
 
@@ -140,9 +159,17 @@ class BodyEncoder:
         digest = hashlib.sha256(pieces.key_head)
         digest.update(key_messages)
         digest.update(pieces.key_tail)
-        target = self._target if answer is None else self._make_simulated_target(answer)
+        target = self.make_target(answer)
         digest.update(b',"repeat":%d,"target":%s,"v":%d}' % (repeat, target, KEY_VERSION))
         return pieces.head + messages + pieces.tail, digest.hexdigest()
+
+    def make_target(self, answer: str | None) -> bytes:
+        """Return whom a request asks, as canonical JSON: one part of its key.
+
+        Args:
+            answer: As for `encode`.
+        """
+        return self._target if answer is None else self._make_simulated_target(answer)
 
     def _read_choices(self, params: Mapping[str, Any]) -> int:
         n = params.get("n")

@@ -6,7 +6,7 @@ is within about 20 % of o200k on prose, code, JSON and Chinese.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from evalrun.cost import compute_cost
@@ -176,6 +176,45 @@ def estimate_model(model: ModelOptions, endpoint: EndpointOptions, load: ModelLo
         usd=_estimate_usd(model, prompt, completion, n),
         time_s=_estimate_time(endpoint, profile, completion, n),
     )
+
+
+def scale_totals(totals: PlanTotals, n_requests: Mapping[str, int]) -> PlanTotals:
+    """Return the totals of a run that asks only some of its requests, taken to be like all the others.
+
+    Args:
+        totals: Of the whole plan.
+        n_requests: By model; what is not named is 0.
+
+    Returns:
+        Totals whose figures, `n_rows` included, are those of the requests left; samples and categories stay.
+    """
+    models = tuple(_scale_model(model, n_requests.get(model.model, 0)) for model in totals.models)
+    return replace(
+        totals,
+        n_rows=sum(model.requests for model in models),
+        models=models,
+        usd=sum_usd(models),
+        time_s=combine_times(models),
+    )
+
+
+def _scale_model(model: ModelEstimate, n_requests: int) -> ModelEstimate:
+    ratio = n_requests / model.requests if model.requests else 0.0
+    return replace(
+        model,
+        requests=n_requests,
+        prompt_tokens=_scale(model.prompt_tokens, ratio),
+        completion_tokens=_scale(model.completion_tokens, ratio),
+        usd=_scale(model.usd, ratio),
+        time_s=_scale(model.time_s, ratio),
+    )
+
+
+def _scale(values: Range, ratio: float) -> Range:
+    def scale(bound: float | None) -> float | None:
+        return None if bound is None else bound * ratio
+
+    return Range(low=scale(values.low), expected=scale(values.expected), high=scale(values.high))
 
 
 def sum_usd(models: Sequence[ModelEstimate]) -> Range:

@@ -8,7 +8,6 @@ from evalrun.job.places import KeyPath, name_path
 
 NOT_YET: Mapping[KeyPath, tuple[tuple[Any, ...], str]] = {
     ("prices",): ((None,), "a shared price file"),
-    ("reuse",): ((None,), "taking over outcomes of older runs"),
     ("models", "*", "role"): ((None,), "the role of a model"),
     ("models", "*", "price", "valid_from"): ((None,), "a dated price"),
     ("gate", "baseline"): ((None,), "comparison with a baseline"),

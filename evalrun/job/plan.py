@@ -113,6 +113,13 @@ class Plan:
                     yield from self._make_requests(rendering, prompt, model, encoder, start)
                 first_index += rows_per_prompt
 
+    def make_target(self, request: Request) -> bytes:
+        """Return whom one of this plan's requests asks, as canonical JSON."""
+        (encoder,) = (
+            encoder for model, encoder in zip(self.models, self._encoders, strict=True) if model.name == request.model
+        )
+        return encoder.make_target(None if request.hint is None else request.hint.answer)
+
     def _make_requests(
         self,
         rendering: Rendering,

@@ -271,6 +271,23 @@ def test_headline_when_nothing_was_scored(rows: list[dict[str, Any]]) -> None:
     assert all(arm.pass_rate.value is None for arm in summary.arms)
 
 
+def test_summary_does_not_depend_on_the_order_of_rows() -> None:
+    """Rows of one sample may stand apart: figures and tests are those of rows in plan order."""
+    models = {"a": "1101", "b": "1001"}
+    rows = [
+        make_result(model, sample, mark == "1", repeat=repeat, category="even" if sample % 2 == 0 else "odd")
+        for sample in range(4)
+        for model, marks in models.items()
+        for repeat, mark in enumerate(marks[sample] + "1")
+    ]
+    grades = [make_grade(row, row["passed"], metric="x", hard=True) for row in rows]
+    expected = summarize_rows(rows, grades)
+    assert expected.arms[0].n_samples == 4
+    for stride in (3, 5, 7):
+        shuffled = [rows[number * stride % len(rows)] for number in range(len(rows))]
+        assert summarize_rows(shuffled, grades) == expected
+
+
 def test_summary_reads_parquet_files(tmp_path: Path) -> None:
     """Paths and frames give the same summary."""
     rows = [*make_arm("a", "110"), *make_arm("b", "100")]

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -47,6 +48,11 @@ def load_results(folder: Path) -> pl.DataFrame:
     return pl.read_parquet(find_run_folder(folder) / "results.parquet")
 
 
+def read_stale(folder: Path) -> Any:
+    """Return what the only run's run.json says of stale rows."""
+    return json.loads((find_run_folder(folder) / "run.json").read_text(encoding="utf-8"))["stale"]
+
+
 def test_resume_asks_the_unfinished_row_only(tmp_path: Path) -> None:
     """An error that can pass is asked again; answered rows are not."""
     with FakeEndpoint(default=reply_text("yes")) as endpoint:
@@ -86,8 +92,75 @@ def test_changed_job_shows_the_difference(tmp_path: Path, capsys: pytest.Capture
         assert run_job(tmp_path, "--resume", "--set", "models[m].params.temperature=1") == 0
         assert len(endpoint.requests) == 4 + 4
     said = capsys.readouterr().err
-    assert "the job has changed since the run began (models" in said
-    assert "rows asked again: 4" in said
+    assert "the job has changed since the run began (models[m].params.temperature: 0 → 1); rows asked again: 4" in said
+
+
+def test_removed_row_is_kept_as_stale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A row that the dataset lost stays in the journal, leaves the table, and is counted and listed in run.json."""
+    with FakeEndpoint(default=reply_text("yes")) as endpoint:
+        start(tmp_path, endpoint)
+        write_samples(tmp_path, {"a": "one?", "d": "four?"})
+        assert run_job(tmp_path, "--resume") == 0
+        assert len(endpoint.requests) == 4 + 1
+    said = capsys.readouterr()
+    assert "kept in the journal and left out of the tables: 2 (of b, c)" in said.err
+    assert "rows that the job no longer has, kept in the journal and left out of the tables: 2" in said.out
+    report = (find_run_folder(tmp_path) / "report.md").read_text(encoding="utf-8")
+    assert "2 rows that the job no longer has are kept in the journal and left out here." in report
+    assert load_results(tmp_path)["sample_id"].to_list() == ["a", "d"]
+    stale = read_stale(tmp_path)
+    assert (stale["rows"], stale["statuses"]) == (2, {"ok": 2})
+    assert [(row["sample_id"], row["prompt"], row["repeat"]) for row in stale["listed"]] == [
+        ("b", "p", 0),
+        ("c", "p", 0),
+    ]
+
+
+def test_stale_rows_keep_their_names_over_further_resumes(tmp_path: Path) -> None:
+    """What an earlier call knew of a stale row is passed on, when its tables no longer hold it."""
+    with FakeEndpoint(default=reply_text("yes")) as endpoint:
+        start(tmp_path, endpoint)
+        write_samples(tmp_path, {"new": "new?", "a": "one?", "d": "four?"})
+        endpoint.script_for("four?", FakeReply(body=b"no JSON"))
+        assert run_job(tmp_path, "--resume") == 3
+        write_samples(tmp_path, {"d": "four?"})
+        assert run_job(tmp_path, "--resume") == 0
+    assert sorted(row["sample_id"] for row in read_stale(tmp_path)["listed"]) == ["a", "b", "c", "new"]
+
+
+def test_row_that_comes_back_is_not_asked_again(tmp_path: Path) -> None:
+    """A stale row that the dataset has again is a finished row again."""
+    with FakeEndpoint(default=reply_text("yes")) as endpoint:
+        start(tmp_path, endpoint)
+        write_samples(tmp_path, {"new": "new?", "d": "four?"})
+        endpoint.script_for("four?", FakeReply(body=b"no JSON"))
+        assert run_job(tmp_path, "--resume") == 3
+        assert read_stale(tmp_path)["rows"] == 3
+        write_samples(tmp_path, {"a": "one?", "b": "two?", "c": "three?", "d": "four?", "new": "new?"})
+        assert run_job(tmp_path, "--resume") == 0
+        assert len(endpoint.requests) == 4 + 2 + 1
+    assert read_stale(tmp_path) is None
+    assert load_results(tmp_path)["attempts"].to_list() == [1, 1, 1, 3, 1]
+
+
+def test_row_edited_back_has_its_first_answer_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the run has answered is never paid for again: an edit that is taken back asks nothing."""
+    with FakeEndpoint(default=reply_text("yes")) as endpoint:
+        start(tmp_path, endpoint)
+        write_samples(tmp_path, {"a": "edited?", "b": "two?", "c": "three?", "d": "four?"})
+        endpoint.script_for("edited?", reply_text("the edited answer"))
+        endpoint.script_for("four?", FakeReply(body=b"no JSON"))
+        assert run_job(tmp_path, "--resume") == 3
+        assert load_results(tmp_path)["output"].to_list()[0] == "the edited answer"
+        write_samples(tmp_path, {"a": "one?", "b": "two?", "c": "three?", "d": "four?"})
+        assert run_job(tmp_path, "--resume") == 0
+        assert len(endpoint.requests) == 4 + 2 + 1
+    assert "rows answered from this run's own journal, which had asked the same: 1" in capsys.readouterr().err
+    results = load_results(tmp_path)
+    assert results["output"].to_list() == ["yes"] * 4
+    assert results["attempts"].to_list() == [2, 1, 1, 3]
+    assert results["reused_from"].null_count() == 4
+    assert pl.read_parquet(find_run_folder(tmp_path) / "attempts.parquet").height == 7
 
 
 def test_refused_parameter_is_told_in_the_servers_words(tmp_path: Path) -> None:
@@ -169,6 +242,16 @@ def test_resume_of_an_emptied_journal_pays_for_nothing_again(
         assert run_job(tmp_path, "--resume") == 2
         assert len(endpoint.requests) == 4
     assert "would ask and pay for the others again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "not JSON", "[]", '{"schema_version": "1"}'])
+def test_damaged_manifest_does_not_stop_a_resume(tmp_path: Path, text: str) -> None:
+    """The journal is the truth: a resume of a run whose run.json is damaged asks what is left, and writes it anew."""
+    with FakeEndpoint(default=reply_text("yes")) as endpoint:
+        start(tmp_path, endpoint)
+        (find_run_folder(tmp_path) / "run.json").write_text(text, encoding="utf-8")
+        assert run_job(tmp_path, "--resume") == 0
+        assert len(endpoint.requests) == 5
 
 
 def test_folder_of_any_name_holds_a_run(tmp_path: Path) -> None:

@@ -15,15 +15,15 @@ from rich.console import Console
 
 from evalrun.cli.progress import PLAIN_EVERY_S, ProgressDisplay
 from evalrun.dispatch.budget import RunBudget
+from evalrun.lane_progress import LaneProgress
 from evalrun.pipeline import Progress
-from evalrun.records import LaneProgress
 from tests.cli.processes import ROOT
 
 
 def make_lane(**counts: object) -> LaneProgress:
     """Return a lane half-way through, with some counts changed."""
     lane = LaneProgress(endpoint="demo", model="sim", total=200)
-    lane.done, lane.errors, lane.retries = 100, 2, 5
+    lane.done, lane.acknowledged, lane.errors, lane.retries = 103, 100, 2, 5
     for name, value in counts.items():
         setattr(lane, name, value)
     return lane
@@ -62,10 +62,37 @@ def test_plain_progress_tells_of_the_budget_and_of_stopped_lanes(capsys: pytest.
     """What may still be spent is told with what was; a lane that stopped is named with its reason."""
     budget = RunBudget(Decimal(1), None, 500, None, started_s=0.0, spent_usd=Decimal("0.25"), spent_requests=7)
     with ProgressDisplay("plain") as display:
-        show_twice(display, make_lane(stopped_by="quota"), budget)
-    line = capsys.readouterr().err.splitlines()[1]
+        show_twice(display, make_lane(stopped_by="quota", stop_message="add credit"), budget)
+    line = capsys.readouterr().err.splitlines()[2]
     assert "$0.2500 of $1.0000 spent, 7 of 500 requests" in line
     assert line.endswith("sim stopped: quota")
+
+
+def test_lane_that_stops_says_why_when_it_happens(capsys: pytest.CaptureFixture[str]) -> None:
+    """The reason is told once, not at each look; lanes that stop for one reason are told together."""
+    lanes = [make_lane(model="a"), make_lane(model="b"), make_lane(model="c")]
+    with ProgressDisplay("plain") as display:
+        display.show(Progress(stage="asking", lanes=lanes))
+        for stopped in (lanes[:2], lanes[2:]):
+            for lane in stopped:
+                lane.stopped_by, lane.stop_message = "auth", "check the key in KEY"
+            display.show(Progress(stage="asking", lanes=lanes))
+        display.show(Progress(stage="closing"))
+    assert capsys.readouterr().err.splitlines() == [
+        "a, b stopped: check the key in KEY",
+        "c stopped: check the key in KEY",
+    ]
+
+
+def test_lane_that_stops_at_the_very_end_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    """Between the last look and the end a lane may stop: the reason is not lost, and a spent budget is none of it."""
+    lanes = [make_lane(), make_lane(model="other")]
+    with ProgressDisplay("plain") as display:
+        display.show(Progress(stage="asking", lanes=lanes))
+        lanes[0].stopped_by, lanes[0].stop_message = "quota", "add credit"
+        lanes[1].stopped_by, lanes[1].stop_message = "budget", "all spent"
+        display.show(Progress(stage="closing"))
+    assert capsys.readouterr().err.splitlines() == ["sim stopped: add credit"]
 
 
 def test_problems_of_the_end_are_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -296,7 +296,6 @@ def test_config_without_samples_is_refused() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "reuse: latest",
         "prices: prices.yaml",
         "gate: {baseline: latest}",
         "gate: {mode: noninferiority}",
@@ -316,10 +315,19 @@ def test_config_key_of_a_later_version_may_say_nothing() -> None:
     load(
         BODY.replace("{simulator:", "{stream: false, profile: null, simulator:")
         + SAMPLE
-        + "reuse: null\n"
         + "gate: {baseline: null, mode: regression, alpha: 0.05, min_drop: 0.0, metrics: [], max_missing: 0.01}\n"
         + "report: {formats: [html], baseline_model: null}\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("null", None), ("latest", "latest"), ("[latest, 20261122-120000]", ("latest", "20261122-120000"))],
+)
+def test_config_reuse_is_a_run_or_a_list(text: str, value: object) -> None:
+    """`reuse` names no run, one, or several; an empty list is refused, since it would say nothing."""
+    assert load(BODY + SAMPLE + f"reuse: {text}\n").job.reuse == value
+    assert fail(BODY + SAMPLE + "reuse: []\n") != []
 
 
 def test_config_epochs_is_another_word_for_repeats() -> None:

@@ -1,5 +1,6 @@
 """Dataset files and rows: types kept, faults named with file and line, ids unique, memory bounded."""
 
+import base64
 import gzip
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
@@ -9,6 +10,9 @@ from typing import Any
 
 import orjson
 import polars as pl
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pyarrow.parquet.encryption as encryption  # type: ignore[import-untyped]
 import pytest
 from backports import zstd
 
@@ -18,6 +22,14 @@ from evalrun.job.dataset import scan_samples
 from evalrun.job.sample_ids import HashSet
 from evalrun.records import Sample
 from tests.job.conftest import BODY, load, write_rows
+
+
+class _PlainKeys(encryption.KmsClient):  # type: ignore[misc]  # pyarrow has no types.
+    """Keys that are wrapped by being encoded: enough to make an encrypted file."""
+
+    def wrap_key(self, key: bytes, _name: str) -> bytes:
+        """Return the key as text."""
+        return base64.b64encode(key)
 
 
 def scan(dataset: str, **options: Any) -> list[Sample]:
@@ -184,6 +196,32 @@ def test_d6_unreadable_parquet_is_refused() -> None:
     assert refuse(lambda: scan("d.parquet")).startswith("d.parquet:2: column 'x' holds nan")
     pl.DataFrame({"id": ["a"], "x": [b"\xff"]}).write_parquet("d.parquet")
     assert refuse(lambda: scan("d.parquet")).startswith("d.parquet:1: column 'x' holds bytes")
+
+
+def test_d6_encrypted_parquet_is_refused() -> None:
+    """A file whose columns or whose footer are encrypted is a clear error."""
+    table = pa.table({"id": ["a"], "q": ["secret"]})
+    factory = encryption.CryptoFactory(lambda _config: _PlainKeys())
+    for has_plain_footer in (True, False):
+        options = encryption.EncryptionConfiguration(
+            footer_key="f", column_keys={"k": ["id", "q"]}, plaintext_footer=has_plain_footer
+        )
+        properties = factory.file_encryption_properties(encryption.KmsConnectionConfig(), options)
+        with pq.ParquetWriter("d.parquet", table.schema, encryption_properties=properties) as writer:
+            writer.write_table(table)
+        assert "encrypted" in refuse(lambda: scan("d.parquet"))
+
+
+@pytest.mark.parametrize("group_rows", [7, 100_000])
+def test_d13_parquet_is_read_in_slices_of_any_size(group_rows: int) -> None:
+    """Rows come in order and with their numbers, however the writer grouped them and however long they are."""
+    texts = [f"{number} " + "x" * (20_000 if number > 1500 else 3) for number in range(2_000)]
+    pl.DataFrame({"id": [str(n) for n in range(2_000)], "q": texts}).write_parquet(
+        "d.parquet", row_group_size=group_rows
+    )
+    samples = scan("d.parquet")
+    assert [sample.row["q"] for sample in samples] == texts
+    assert [sample.where for sample in samples] == [f"d.parquet:{n + 1}" for n in range(2_000)]
 
 
 def test_d11_duplicate_id_names_both_lines() -> None:

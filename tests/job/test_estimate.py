@@ -4,7 +4,15 @@ from typing import Any
 
 import pytest
 
-from evalrun.job.estimate import estimate_message_tokens, estimate_tokens
+from evalrun.job.estimate import (
+    UNKNOWN,
+    ModelEstimate,
+    PlanTotals,
+    Range,
+    estimate_message_tokens,
+    estimate_tokens,
+    scale_totals,
+)
 
 
 @pytest.mark.parametrize(
@@ -38,3 +46,29 @@ def test_estimate_message_tokens_counts_texts_and_parts() -> None:
         {"role": "assistant", "content": None},
     ]
     assert estimate_message_tokens(messages, estimate_tokens) == 3 + 4 + 1 + 800 + 4
+
+
+def make_estimate(model: str, requests: int, usd: Range) -> ModelEstimate:
+    """Return a model's figures, alike but for what they cost."""
+    each = Range(low=8.0, expected=16.0, high=None)
+    return ModelEstimate(
+        model=model, endpoint="e", requests=requests, prompt_tokens=each, completion_tokens=each, usd=usd, time_s=each
+    )
+
+
+def test_scale_totals_gives_the_part_that_is_left() -> None:
+    """Figures follow the share of each model's requests; unknown stays unknown, nothing left is 0."""
+    models = (
+        make_estimate("a", 4, Range(low=1.0, expected=2.0, high=None)),
+        make_estimate("b", 4, Range(low=1.0, expected=2.0, high=4.0)),
+        make_estimate("c", 0, UNKNOWN),
+    )
+    none = Range(low=None, expected=None, high=None)
+    totals = PlanTotals(n_samples=4, n_rows=8, categories={}, models=models, dataset_digest="d", usd=none, time_s=none)
+    scaled = scale_totals(totals, {"a": 1})
+    assert [model.requests for model in scaled.models] == [1, 0, 0]
+    assert [model.usd for model in scaled.models] == [
+        Range(low=0.25, expected=0.5, high=None), Range(low=0.0, expected=0.0, high=0.0), UNKNOWN,
+    ]  # fmt: skip
+    assert scaled.models[0].prompt_tokens == Range(low=2.0, expected=4.0, high=None)
+    assert (scaled.n_rows, scaled.n_samples) == (1, 4)
