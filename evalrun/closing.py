@@ -98,7 +98,7 @@ def close_run(  # noqa: PLR0913 - the end of a run needs all that its beginning 
 
     Args:
         folder: The run's folder, locked by the caller; its journal is closed.
-        index: What the journal holds, kept current while it was written.
+        index: What the journal holds, kept current while it was written; empty afterwards.
         loaded: The job as it is now.
         plan: Its rows in order.
         graders: Its graders, compiled.
@@ -144,6 +144,7 @@ def close_run(  # noqa: PLR0913 - the end of a run needs all that its beginning 
         "stale": None if stale is None else dict(stale),
         "warnings": [problem.render() for problem in loaded.warnings],
     }
+    index.forget_rows()
     return judge_and_render(folder, manifest, gate=gate, interrupted_exit_code=interrupted_exit_code)
 
 

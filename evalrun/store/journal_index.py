@@ -156,6 +156,9 @@ class JournalIndex:
         """Requests in doubt that a later call sent once more: the first sending, whose cost stays unknown."""
         self._journal_dir = journal_dir
         self._handles: dict[int, int] = {}
+        self._begin_rows()
+
+    def _begin_rows(self) -> None:
         self._rows = RowTable()
         self._places = array("Q")  # Segment in the upper 24 bits, offset in the lower 40.
         self._lengths = array("I")
@@ -252,6 +255,11 @@ class JournalIndex:
         """Close the segments that were opened for reading."""
         while self._handles:
             os.close(self._handles.popitem()[1])
+
+    def forget_rows(self) -> None:
+        """Close the index, and give the memory of its rows back: what follows the tables needs none of it."""
+        self.close()
+        self._begin_rows()
 
     def add_usual_line(self, line: bytes, *, segment: int, offset: int) -> bool:
         """Take in a line that was read and proves itself, when it is of the usual form; False for any other line."""
