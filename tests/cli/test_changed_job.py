@@ -178,11 +178,12 @@ def test_refused_parameter_is_told_in_the_servers_words(tmp_path: Path) -> None:
 
 def test_run_without_a_single_answer_passes_no_gate(tmp_path: Path) -> None:
     """A run of errors only is no verdict (exit 3), never a pass of 0 out of 0."""
-    with FakeEndpoint(default=reply_error(500)) as endpoint:
+    with FakeEndpoint(default=reply_error(400)) as endpoint:
         write_samples(tmp_path, {"a": "one?", "b": "two?"})
         (tmp_path / "job.yaml").write_text(JOB.format(url=endpoint.base_url) + "gate: {min_pass_rate: 0.0}\n", "utf-8")
         assert run_job(tmp_path) == 3
     results = load_results(tmp_path)
+    assert results["status"].to_list() == ["error", "error"]
     assert (results["score"].null_count(), results["passed"].null_count(), results["output"].null_count()) == (2, 2, 2)
 
 

@@ -104,7 +104,17 @@ class Killer:
             tally.violations += [f"run {tally.runs} of seed {self._seed}: {text}" for text in found]
             tally.runs += 1
             shutil.rmtree(reports, ignore_errors=True)
+            if found:
+                self._settle_server(reports)
         return tally
+
+    def _settle_server(self, reports: Path) -> None:
+        """Ask every row to its end: the server counts the attempts of a run that was given up on to the next run."""
+        call = self._nursery.start(
+            "run", "power.yaml", "-o", str(reports), folder=self._site.folder, output=self._output
+        )
+        assert call.finish() == 0, call.read_output()
+        shutil.rmtree(reports, ignore_errors=True)
 
     def _live_through(self, reports: Path, rng: random.Random, n_left: int) -> list[str]:
         """Kill one run a few times and let it end; return what broke the guarantee."""
