@@ -28,10 +28,11 @@ MAX_MODULE_LINES = 500
 MAX_FUNCTION_LINES = 60
 
 
-def list_modules() -> list[str]:
+@cache
+def list_modules() -> tuple[str, ...]:
     """Return every module of the package, dotted, without the package's own name."""
     paths = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
-    return [".".join(path.with_suffix("").parts) for path in paths]
+    return tuple(".".join(path.with_suffix("").parts) for path in paths)
 
 
 @cache
