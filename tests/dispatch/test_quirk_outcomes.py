@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from evalrun.dispatch import pacing
 from evalrun.quirk_names import QUIRK_NAMES
 from evalrun.records import Completion, Status
 from tests.dispatch.bent import PARAMS, Seen, ask_bent, serve_simulator
@@ -40,6 +41,12 @@ def url() -> Iterator[str]:
     """One simulator for all."""
     with serve_simulator() as address:
         yield address
+
+
+@pytest.fixture(autouse=True)
+def short_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the lane wait less after a 429 that names no time: what comes of it is asked here, not when."""
+    monkeypatch.setattr(pacing, "FIRST_PAUSE_S", 0.02)
 
 
 @pytest.mark.parametrize(("label", "is_stream", "expected"), CELLS)
