@@ -86,7 +86,14 @@ class PatientStream:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Write, or drop the text when nobody reads or nothing more fits."""
+        """Write, or drop the text when nobody reads or nothing more fits.
+
+        Raises:
+            TypeError: It is not text; click tells by this what kind of stream it has.
+        """
+        if not isinstance(text, str):
+            msg = f"write() argument must be str, not {type(text).__name__}"
+            raise TypeError(msg)
         try:
             if self._max_wait_s is None:
                 return self._stream.write(text)

@@ -358,3 +358,23 @@ def parse_models_of_gateway_job() -> set[str]:
 
     data = parse_yaml((ROOT / "configs/gateway.yaml").read_text(encoding="utf-8"), Places("gateway.yaml"))
     return {model.get("model", model["name"]) for model in data["models"]}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--nope"], "No such option"),
+        (["nosuch"], "No such command"),
+        (["run"], "Missing argument"),
+        (["run", "job.yaml", "--limit", "x"], "not a valid integer"),
+        (["run", "job.yaml", "--bugdet-usd", "3"], "--budget-usd"),
+        (["show", "a", "b"], "unexpected extra argument"),
+    ],
+)
+def test_misspelt_command_line_is_exit_2_with_its_usage(tmp_path: Path, words: list[str], told: str) -> None:
+    """What the command line's parser refuses is told in a few lines, by a real process, and is never a failed gate."""
+    (tmp_path / "job.yaml").write_text("", encoding="utf-8")
+    done = run_evalrun(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
