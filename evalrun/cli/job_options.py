@@ -1,10 +1,12 @@
 """Options that several commands share: how a job is narrowed and changed from the command line."""
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from evalrun.errors import UsageError
 
@@ -54,6 +56,23 @@ def job_options(command: Command) -> Command:
     for option in reversed(_JOB_OPTIONS):
         command = option(command)
     return command
+
+
+def repeat_options(*, besides: Collection[str]) -> list[str]:
+    """Return the options of the command under way as they were given, as words to type again.
+
+    Args:
+        besides: Parameters that are left out.
+    """
+    context = click.get_current_context()
+    words = []
+    for option in context.command.params:
+        name = str(option.name)
+        if name not in besides and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            value = context.params[name]
+            for each in value if option.multiple else [value]:
+                words += [option.opts[0], shlex.quote(str(each))]
+    return words
 
 
 def make_settings(job: Path, options: dict[str, Any], **more: Any) -> "RunSettings":

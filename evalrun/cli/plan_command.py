@@ -26,6 +26,7 @@ from evalrun.cli.job_options import (
     job_options,
     json_option,
     make_settings,
+    repeat_options,
     reports_option,
     reuse_option,
 )
@@ -133,11 +134,11 @@ def _print_plan(job: Path, prepared: Prepared, totals: PlanTotals, forecast: Reu
     for text in _list_budget_problems(prepared, totals):
         console.print(clean_text(f"budget: {text}"))
     console.print("tokens are estimated from the text; nothing was sent")
-    reuse = [f"--reuse {shlex.quote(run)}" for run in prepared.settings.reuse]
+    given = repeat_options(besides={"job", "row", "as_json"})
     if forecast is not None and not forecast.is_asked_for:
         console.print(clean_text(_describe_spared(forecast, prepared.totals.n_rows)))
-        reuse = [f"--reuse {folder.run_id}" for folder in forecast.sources.folders]
-    console.print(clean_text(" ".join(["next: evalrun run", shlex.quote(str(job)), *reuse])))
+        given += [f"--reuse {folder.run_id}" for folder in forecast.sources.folders]
+    console.print(clean_text(" ".join(["next: evalrun run", shlex.quote(str(job)), *given])))
 
 
 def _describe_spared(forecast: ReuseForecast, n_rows: int) -> str:

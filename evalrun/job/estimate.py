@@ -174,7 +174,7 @@ def estimate_model(model: ModelOptions, endpoint: EndpointOptions, load: ModelLo
         prompt_tokens=prompt,
         completion_tokens=completion,
         usd=_estimate_usd(model, prompt, completion, n),
-        time_s=_estimate_time(endpoint, profile, completion, n),
+        time_s=_estimate_time(endpoint, profile, prompt, completion, n),
     )
 
 
@@ -278,10 +278,23 @@ def _estimate_usd(model: ModelOptions, prompt: Range, completion: Range, n: int)
     )
 
 
-def _estimate_time(endpoint: EndpointOptions, profile: ProfileOptions | None, completion: Range, n: int) -> Range:
+def _estimate_time(
+    endpoint: EndpointOptions, profile: ProfileOptions | None, prompt: Range, completion: Range, n: int
+) -> Range:
+    """Return how long the requests take: as long as the replies at full concurrency, or as the endpoint's limits."""
     if n == 0:
         return Range(low=0.0, expected=0.0, high=0.0)
+    waves = _estimate_waves(endpoint, profile, completion, n)
+    pacing = _estimate_pacing(endpoint, prompt, completion, n)
+    low, expected, high = (
+        None if asked is None or held is None else max(asked, held) for asked, held in zip(waves, pacing, strict=True)
+    )
+    return Range(low=low, expected=expected, high=high)
 
+
+def _estimate_waves(
+    endpoint: EndpointOptions, profile: ProfileOptions | None, completion: Range, n: int
+) -> list[float | None]:
     def last(latency_s: float) -> float:
         # The last wave is as long as one request, however few there are.
         return max(latency_s, latency_s * n / endpoint.concurrency)
@@ -289,10 +302,22 @@ def _estimate_time(endpoint: EndpointOptions, profile: ProfileOptions | None, co
     if profile is not None:
         median_s = profile.latency_ms / 1000
         # A few milliseconds of the machine's own work stand beside the simulated wait.
-        return Range(low=last(median_s), expected=last(median_s * 1.1 + 0.003), high=last(median_s * 2 + 0.02))
+        return [last(median_s), last(median_s * 1.1 + 0.003), last(median_s * 2 + 0.02)]
     tokens = (completion.low, completion.expected, completion.high)
-    times = [
+    return [
         None if total is None else last(first_s + total / n / speed)
         for total, first_s, speed in zip(tokens, _FIRST_TOKEN_S, _TOKENS_PER_S, strict=True)
     ]
-    return Range(low=times[0], expected=times[1], high=times[2])
+
+
+def _estimate_pacing(endpoint: EndpointOptions, prompt: Range, completion: Range, n: int) -> list[float | None]:
+    """Return how long the endpoint's own limits hold the requests back; the first of them leaves at once."""
+    requests_s = 60 * (n - 1) / endpoint.requests_per_minute if endpoint.requests_per_minute is not None else 0.0
+    if endpoint.tokens_per_minute is None:
+        return [requests_s] * 3
+    per_s = endpoint.tokens_per_minute / 60
+    parts = ((prompt.low, completion.low), (prompt.expected, completion.expected), (prompt.high, completion.high))
+    return [
+        None if asked is None or answered is None else max(requests_s, (asked + answered) / per_s)
+        for asked, answered in parts
+    ]

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shlex
 import shutil
 import stat
 import subprocess
@@ -378,3 +379,13 @@ def test_misspelt_command_line_is_exit_2_with_its_usage(tmp_path: Path, words: l
     assert done.returncode == 2
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_plan_ends_with_the_command_that_does_what_was_planned(tmp_path: Path) -> None:
+    """The run that `plan` offers is the one it priced: narrowed, changed and capped by the same options."""
+    job = write_job(tmp_path, url="http://127.0.0.1:1", n_samples=3)
+    given = ["--limit", "2", "--model", "s*", "--budget-usd", "0.5", "--set", "repeats=2", "-o", "new runs"]
+    done = run_evalrun("plan", job.name, *given, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.splitlines()[-1].removeprefix("next: evalrun ")
+    assert sorted(shlex.split(told)) == sorted(["run", job.name, *given])

@@ -7,12 +7,15 @@ import pytest
 from evalrun.job.estimate import (
     UNKNOWN,
     ModelEstimate,
+    ModelLoad,
     PlanTotals,
     Range,
     estimate_message_tokens,
+    estimate_model,
     estimate_tokens,
     scale_totals,
 )
+from evalrun.options import EndpointOptions, ModelOptions, ProfileOptions, SimulatorOptions
 
 
 @pytest.mark.parametrize(
@@ -72,3 +75,21 @@ def test_scale_totals_gives_the_part_that_is_left() -> None:
     ]  # fmt: skip
     assert scaled.models[0].prompt_tokens == Range(low=2.0, expected=4.0, high=None)
     assert (scaled.n_rows, scaled.n_samples) == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("requests_per_minute", "tokens_per_minute", "least_s"), [(30, None, 60.0), (None, 60, 400.0), (None, None, 0.0)]
+)
+def test_estimated_time_heeds_the_limits_of_the_endpoint(
+    requests_per_minute: float | None, tokens_per_minute: float | None, least_s: float
+) -> None:
+    """What an endpoint lets through in a minute bounds a plan's time, however many requests may be in flight."""
+    simulator = SimulatorOptions(answer="4", profiles={"m": ProfileOptions(latency_ms=1)})
+    endpoint = EndpointOptions(
+        simulator=simulator, requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute
+    )
+    load = ModelLoad(n_requests=31, prompt_tokens=400.0, answer_tokens=31.0, cap_tokens=None)
+    estimate = estimate_model(ModelOptions(name="m", endpoint="e"), endpoint, load)
+    assert estimate.time_s.expected is not None
+    assert estimate.time_s.expected >= least_s
+    assert (estimate.time_s.expected < 1) == (least_s == 0)
