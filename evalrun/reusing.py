@@ -8,6 +8,7 @@ row asked at an earlier time, and asks again now, are found in the same way.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,11 @@ from typing import Any
 from evalrun.errors import StoreError, UsageError
 from evalrun.job.config import LoadedJob
 from evalrun.job.plan import Plan
-from evalrun.records import FINISHED, Outcome, Request
+from evalrun.records import FINISHED, Attempt, CostSource, ErrorCode, Outcome, Request, Usage
 from evalrun.resuming import RunSettings
 from evalrun.store.folder import RunFolder, is_run_folder
 from evalrun.store.journal import Journal
-from evalrun.store.journal_index import Entry, JournalIndex
+from evalrun.store.journal_index import Entry, InDoubt, JournalIndex
 from evalrun.store.reuse import StoredOutcomes
 from evalrun.store.runs import LATEST, find_finished, find_run, list_job_folders
 
@@ -282,6 +283,10 @@ class TakeOver:
         return True
 
     def _append(self, outcome: Outcome, request: Request, entry: Entry | None) -> None:
+        doubt = self._index.find_doubt(request.row_id)
+        if doubt is not None:
+            # It is not sent once more, so that nothing else would tell of it; a budget has to count it.
+            self._journal.append(_make_lost_attempt(doubt))
         attempts, billed_usd = read_prior(self._index, request, entry)
         self._journal.append(
             replace(
@@ -293,3 +298,27 @@ class TakeOver:
                 last_attempt=None,
             )
         )
+
+
+def _make_lost_attempt(doubt: InDoubt) -> Attempt:
+    """Return what is known of a request that was in flight when an earlier call died."""
+    return Attempt(
+        row_id=doubt.row_id,
+        request_key=doubt.request_key,
+        attempt=doubt.attempt,
+        started_at=datetime.now(UTC),  # When it left is not known any more: this is when it was given up.
+        wait_s=0.0,
+        latency_s=None,
+        first_token_s=None,
+        http_status=None,
+        error_code=ErrorCode.INTERRUPTED,
+        error_message="in flight when an earlier call of the run died; its row was taken over, and not asked again",
+        retry_after_s=None,
+        request_id=None,
+        bytes_sent=0,
+        bytes_received=0,
+        usage=Usage(),
+        cost_usd=None,
+        cost_source=CostSource.UNKNOWN,
+        maybe_billed=True,
+    )

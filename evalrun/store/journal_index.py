@@ -192,6 +192,11 @@ class JournalIndex:
         """Requests that were started and have no attempt or outcome after it."""
         return tuple(InDoubt(row_id, *flight[1:]) for row_id, flight in self._in_flight.items())
 
+    def find_doubt(self, row_id: str) -> InDoubt | None:
+        """Return the row's request that was started and has no attempt or outcome after it; None when it has none."""
+        flight = self._in_flight.get(row_id)
+        return None if flight is None else InDoubt(row_id, *flight[1:])
+
     def get(self, row_id: str) -> Entry | None:
         """Return what is known of a row; None when the journal never saw it."""
         number = self._rows.find(row_id)

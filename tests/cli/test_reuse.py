@@ -298,6 +298,30 @@ def test_take_over_that_was_cut_short_is_gone_on_with(tmp_path: Path) -> None:
     assert results["attempts"].to_list() == [0] * 8
 
 
+def test_lost_request_of_a_row_that_is_taken_over_stays_in_the_books(tmp_path: Path) -> None:
+    """A request in flight when a call died counts, at an unknown price, also where its row is then not asked again."""
+    budget = ["--set", "budget.requests=9"]
+    with FakeEndpoint(default=reply_text("yes")) as endpoint:
+        make_job(tmp_path, endpoint, QUESTIONS)
+        assert run_job(tmp_path) == 0
+        assert run_job(tmp_path, *budget) == 0
+        first, second = list_run_folders(tmp_path)
+        for path in second.glob("*.*"):
+            path.unlink()
+        segment = second / "journal" / "000001.jsonl"
+        lines = segment.read_bytes().splitlines(keepends=True)
+        (lost,) = [number for number, line in enumerate(lines) if b'"t":"done"' in line][-1:]
+        segment.write_bytes(b"".join(lines[:lost]))
+        for _ in range(2):  # Each call reads the journal anew.
+            assert run_job(tmp_path, "--resume", str(second), "--reuse", str(first), *budget) == 0
+        n_sent = len(endpoint.requests) - len(QUESTIONS)
+    assert json.loads((second / "run.json").read_bytes())["budget"]["requests"]["spent"] == n_sent == len(QUESTIONS)
+    results = load_results(second).filter(pl.col("reused_from").is_not_null())
+    assert (results["attempts"].to_list(), results["billed_usd"].to_list()) == ([1], [None])
+    attempts = pl.read_parquet(second / "attempts.parquet").filter(pl.col("error_code") == "interrupted")
+    assert (attempts.height, attempts["maybe_billed"].all(), attempts["cost_usd"].null_count()) == (1, True, 1)
+
+
 def test_resume_without_the_older_run_keeps_what_was_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """When the older run is deleted, what was taken from it stays, and a resume says that it is gone."""
     with FakeEndpoint(default=reply_text("yes")) as endpoint:
