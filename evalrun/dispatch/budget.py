@@ -5,13 +5,16 @@ that is spent and all that is reserved, its own share included, stay within ever
 """
 
 from collections.abc import Mapping
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any, NamedTuple
 
 from evalrun.cost import PER_TOKEN, choose_rates
 from evalrun.dispatch.stops import RESUME_HINT
 from evalrun.dispatch.token_guess import TokenEstimate
 from evalrun.options import PriceOptions
+
+_EXACT = Context(prec=200)
+"""Sums of amounts with many digits are never rounded: what was held back must come back to the last of them."""
 
 _TIER_SLACK = 2
 """A prompt may turn out to be twice, or half, what was estimated, and so land in another price tier."""
@@ -144,11 +147,13 @@ class RunBudget:
             self._is_unpriced = True
             return False
         amounts = self._split(wanted)
+        for purse, amount in amounts:
+            purse.note_wanted(amount)
         self._refused = next(((purse, amount) for purse, amount in amounts if not purse.could_ever_fit(amount)), None)
         if self._refused is not None or not all(purse.has_room(amount) for purse, amount in amounts):
             return False
         for purse, amount in amounts:
-            purse.reserved += amount
+            purse.reserved = _EXACT.add(purse.reserved, amount)
         return True
 
     def note_request(self) -> None:
@@ -178,11 +183,18 @@ class RunBudget:
         self._is_late = self._is_late or (self.deadline_s is not None and now_s >= self.deadline_s)
 
     def describe(self) -> Mapping[str, Any]:
-        """Return where the budget stands, for run.json: each limit (None = none), what was spent, and what ended it."""
+        """Return where the budget stands, for run.json: each limit (None = none), what was spent, and what ended it.
+
+        `largest_request` is the most that a request of this call was to be let out with; None when none asked.
+        """
         usd, tokens, requests = self._usd, self._tokens, self._requests
         return {
-            "usd": {"limit": usd.limit, "spent": usd.spent},
-            "tokens": {"limit": None if tokens.limit is None else int(tokens.limit), "spent": int(tokens.spent)},
+            "usd": {"limit": usd.limit, "spent": usd.spent, "largest_request": usd.largest},
+            "tokens": {
+                "limit": None if tokens.limit is None else int(tokens.limit),
+                "spent": int(tokens.spent),
+                "largest_request": None if tokens.largest is None else int(tokens.largest),
+            },
             "requests": {
                 "limit": None if requests.limit is None else int(requests.limit),
                 "spent": int(requests.spent),
@@ -205,17 +217,23 @@ class _Purse:
         self.limit = None if limit is None else Decimal(limit)
         self.spent = spent
         self.reserved = Decimal(0)
+        self.largest: Decimal | None = None
+        """The most that was wanted for one request, what was refused included."""
+
+    def note_wanted(self, amount: Decimal) -> None:
+        if self.largest is None or amount > self.largest:
+            self.largest = amount
 
     def has_room(self, amount: Decimal) -> bool:
-        return self.limit is None or self.spent + self.reserved + amount <= self.limit
+        return self.limit is None or _EXACT.add(_EXACT.add(self.spent, self.reserved), amount) <= self.limit
 
     def could_ever_fit(self, amount: Decimal) -> bool:
-        return self.limit is None or self.spent + amount <= self.limit
+        return self.limit is None or _EXACT.add(self.spent, amount) <= self.limit
 
     def move(self, held: Decimal, actual: Decimal) -> None:
         assert self.reserved >= held  # Each reservation is settled or given back once.
-        self.reserved -= held
-        self.spent += actual
+        self.reserved = _EXACT.subtract(self.reserved, held)
+        self.spent = _EXACT.add(self.spent, actual)
 
     def describe(self, wanted: Decimal) -> str:
         """Return the state in words, as `USD 1.00 of USD 1.00 spent, 0.02 reserved`."""

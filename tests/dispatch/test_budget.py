@@ -97,13 +97,23 @@ def test_unknown_amounts_count_with_their_reservation() -> None:
     amounts = [UNKNOWN_SPENT, Spent(Decimal("0.002"), None), Spent(None, 7), Spent(Decimal("nan"), -1)]
     assert all(spend(budget, CENT, actual) for actual in amounts)
     assert budget.describe() == {
-        "usd": {"limit": Decimal(1), "spent": Decimal("0.032")},
-        "tokens": {"limit": 1000, "spent": 307},
+        "usd": {"limit": Decimal(1), "spent": Decimal("0.032"), "largest_request": Decimal("0.01")},
+        "tokens": {"limit": 1000, "spent": 307, "largest_request": 100},
         "requests": {"limit": None, "spent": 4},
         "wall_s": {"limit": None},
         "n_estimated": 4,
         "ended_by": None,
     }
+
+
+def test_budget_knows_the_largest_request_also_when_it_was_refused() -> None:
+    """Whoever raises a limit has to know what did not fit."""
+    budget = make_budget(usd=Decimal("0.05"))
+    assert budget.describe()["usd"]["largest_request"] is None
+    wanted = [Reservation(Decimal(usd), 7) for usd in ("0.01", "0.07")]
+    assert [budget.reserve(each, 0.0) for each in wanted] == [True, False]
+    assert budget.describe()["usd"]["largest_request"] == Decimal("0.07")
+    assert budget.describe()["tokens"] == {"limit": None, "spent": 0, "largest_request": 7}
 
 
 def test_attempt_that_cost_nothing_gives_its_reservation_back() -> None:
@@ -130,6 +140,17 @@ def test_reserved_requests_count_before_they_are_noted() -> None:
     budget.note_request()
     assert not budget.reserve(CENT, 0.0)
     assert budget.is_spent is not None
+
+
+@given(st.lists(st.decimals(min_value="1e-20", max_value=1000, allow_nan=False), min_size=1, max_size=30))
+def test_what_is_held_back_comes_back_to_the_last_digit(amounts: list[Decimal]) -> None:
+    """Amounts with any number of digits, held and given back in another order, leave nothing reserved."""
+    budget = make_budget(usd=Decimal(10**6))
+    held = [Reservation(amount, 1) for amount in amounts]
+    assert all(budget.reserve(each, 0.0) for each in held)
+    for each in reversed(held):
+        budget.settle(each, Spent(Decimal(0), 0))
+    assert budget._usd.reserved == 0
 
 
 def test_reservation_cannot_be_settled_twice() -> None:
