@@ -51,6 +51,11 @@ class LearnedRate:
         """True once there is a rate to keep."""
         return self._target_per_s is not None
 
+    @property
+    def is_slow(self) -> bool:
+        """True once the server complained of growth."""
+        return self._doubling_s is not None
+
     def note_sent(self, now_s: float) -> None:
         """Count a request that leaves."""
         if self._first_s is None:
@@ -86,6 +91,10 @@ class LearnedRate:
         self._target_per_s = max(MIN_PER_S, target_per_s)
         self._cut_at_s = reopens_at_s
         return CUT * self._target_per_s
+
+    def forget(self) -> None:
+        """Keep no rate until the next refusal: the refusals so far had nothing to do with it."""
+        self._target_per_s = None
 
     def hold(self, reopens_at_s: float) -> None:
         """Begin growing from the cut rate again, at the given time: a refusal of all taught nothing about the rate."""

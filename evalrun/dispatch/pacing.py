@@ -15,6 +15,7 @@ from evalrun.dispatch.buckets import RateBucket
 from evalrun.dispatch.known_limits import BURST_S, AskedCount, KnownLimit
 from evalrun.dispatch.learned_rate import LearnedRate
 from evalrun.dispatch.rate_facts import RateFacts
+from evalrun.dispatch.refusal_cause import RefusalCause
 
 FIRST_PAUSE_S: Final = 1.0
 """Wait after a refusal without Retry-After; it doubles while nothing is let in."""
@@ -60,6 +61,7 @@ class Pacer:
         self._as_asked = AskedCount(tokens_per_minute, now_s)
         self._learned = LearnedRate()
         self._learned_bucket: RateBucket | None = None
+        self._cause = RefusalCause()
         self._gates: dict[WaitReason, float] = {}
         self._episode = _Episode()
         self._history = _History(on_note)
@@ -79,12 +81,17 @@ class Pacer:
         rate_per_s = self._learned.rate_per_s(now_s)
         return None if rate_per_s is None else rate_per_s * 60
 
+    def heeds_refusals(self, now_s: float) -> bool:
+        """Tell whether refusals are taken to be for the rate at which we send, and not to come whatever it is."""
+        return self._cause.is_rate(now_s)
+
     def history(self) -> Sequence[Note]:
         """Return what was decided: (seconds since the start, what, value), the first and the latest of it.
 
         `requests_per_minute`, `tokens_per_minute`: a limit that headers tell · `retry_after`: seconds of a wait that
         the server asked for · `pause`: of one that it did not · `reset`: of one until a limit's reset · `learned_rate`:
         requests per minute after a cut · `counts_as_asked`: 1, unused tokens are not given back for a while ·
+        `not_by_rate`: seconds in which refusals do not lower the rate, since they come at any ·
         `forgotten`: how many notes are missing there.
         """
         return self._history.read()
@@ -111,6 +118,7 @@ class Pacer:
         """
         self._episode.note_sent(now_s)
         self._learned.note_sent(now_s)
+        self._cause.note_sent(now_s)
         self._requests.take(1, now_s)
         if tokens:
             self._tokens.take(tokens, now_s)
@@ -216,15 +224,21 @@ class Pacer:
     def _note_refused(self, asked_s: float | None, now_s: float, sent_at_s: float, *, is_slow: bool) -> None:
         retry_after_s = asked_s if asked_s is not None and asked_s > 0 else None
         self._learned.note_refused(sent_at_s)
+        self._cause.note_refused(sent_at_s, now_s)
         is_first = self._episode.note_refused(sent_at_s)
         is_fruitful = self._episode.is_fruitful
         pause_s = self._episode.choose_pause(retry_after_s, sent_at_s)
         self._shut("retry_after", "retry_after" if pause_s == retry_after_s else "pause", now_s + pause_s, now_s)
-        if not is_first:
+        if not is_first or not self._cause.is_rate(now_s):
             return
         reopens_at_s = self._gates.get("retry_after", now_s)
         if not is_fruitful and self._learned.is_learned:
             self._learned.hold(reopens_at_s)
+            return
+        if not is_slow and not self._learned.is_slow and self._cause.find_other(now_s):
+            self._learned.forget()
+            self._learned_bucket = None
+            self._history.add(now_s - self._started_s, "not_by_rate", self._cause.lasts_until_s - now_s)
             return
         if self._as_asked.note_refused(now_s):
             self._history.add(now_s - self._started_s, "counts_as_asked", 1)

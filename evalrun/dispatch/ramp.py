@@ -67,6 +67,11 @@ class Ramp:
             self._cools_until_s = now_s + COOL_DOWN_S
             self._grows_from_s = max(self._grows_from_s, self._cools_until_s)
 
+    def forget_refusals(self) -> None:
+        """Regain every slot as fast as at first: the refusals have nothing to do with how much is sent."""
+        self._doubles_below = float(self._hard_cap)
+        self._cools_until_s = self._grows_from_s = -math.inf
+
     def note_overload(self, now_s: float) -> None:
         """Stop growing for a while after a failure that tells of trouble (5xx), half of the time at most."""
         if now_s >= self._heeds_overload_from_s:

@@ -15,7 +15,7 @@ from tenacity.wait import wait_base
 
 from evalrun.errors import ApiError, DamagedReplyError, TimedOutError, TransientError
 from evalrun.options import RetryOptions
-from evalrun.records import ErrorCode
+from evalrun.records import LANE_STOPPING, ErrorCode
 
 MAX_DAMAGED_RETRIES = 2
 """Retries after a 200 that was no completion: each was probably billed, and a third rarely reads better."""
@@ -175,9 +175,9 @@ def make_backoff_bound(attempt: int, *, base_s: float, max_s: float) -> float:
 
 
 def _can_pass(error: BaseException) -> bool:
-    """The server's own word comes first, then the kind of failure."""
+    """The server's own word comes first, then the kind of failure; what stops the lane is never asked again."""
     if isinstance(error, ApiError) and error.should_retry is not None:
-        return error.should_retry
+        return error.should_retry and error.code not in LANE_STOPPING
     return isinstance(error, TransientError)
 
 

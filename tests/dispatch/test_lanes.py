@@ -213,6 +213,28 @@ def test_pause_beyond_the_limit_stops_the_lane() -> None:
     assert send_and_fail(make_lane(max_pause_s=600), throttled(600)).fate is Fate.RETRY
 
 
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RateLimitedError(ErrorCode.RATE_LIMITED, "x", http_status=429, retry_after_s=601), (1, [(429, 601)])),
+        (AuthRefusedError(ErrorCode.QUOTA, "x", http_status=429), (1, [(429, None)])),
+        (AuthRefusedError(ErrorCode.QUOTA, "x", http_status=402), (0, [])),
+    ],
+)
+def test_429_that_stops_the_lane_is_counted_and_logged(error: ApiError, expected: tuple[int, list[object]]) -> None:
+    """Whoever reads the figures afterwards sees what the server said, also when there was nothing to wait for."""
+    told: list[object] = []
+
+    def hear(what: str, **values: Any) -> None:
+        if what == "throttled":
+            told.append((values["http_status"], values["retry_after_s"]))
+
+    progress = LaneProgress(endpoint="demo", model="m", total=1)
+    lane = Lane(progress, RetryOptions(max_pause_s=600), random.Random(1), log=LaneLog(progress, on_event=hear))
+    assert send_and_fail(lane, error).fate is Fate.PARK_AND_STOP
+    assert (progress.rate_limited, told) == expected
+
+
 @pytest.mark.parametrize("code", ["auth", "quota", "forbidden", "model_not_found", "tls", "redirect"])
 def test_stopping_codes_park_the_row(code: str) -> None:
     """Failures that would meet every row stop the lane, and the row stays pending."""

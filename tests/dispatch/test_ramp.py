@@ -121,3 +121,15 @@ def test_limit_stays_between_one_and_the_cap(hard_cap: int, events: list[tuple[s
             case _:
                 ramp.note_overload(now_s)
         assert 1 <= ramp.limit <= hard_cap
+
+
+def test_refusals_that_have_nothing_to_do_with_us_leave_no_trace() -> None:
+    """Once they are known to come at any rate, the slots are regained at once, as fast as at first."""
+    ramp = make_ramp(40)
+    ramp.note_throttled(0.0)
+    cut = ramp.limit
+    ramp.note_answer(cut, 0.1)
+    assert ramp.limit == cut < 40
+    ramp.forget_refusals()
+    answer(ramp, cut, now_s=0.1)
+    assert ramp.limit == 2 * cut

@@ -15,7 +15,7 @@ from evalrun.errors import (
     TimedOutError,
 )
 from evalrun.options import RetryOptions
-from evalrun.records import ErrorCode
+from evalrun.records import LANE_STOPPING, ErrorCode
 
 OPTIONS = RetryOptions(max_attempts=4, base_s=1, max_s=8, max_timeouts=1)
 FAULT = ServerFaultError(ErrorCode.SERVER_ERROR, "x", http_status=500)
@@ -65,6 +65,12 @@ def test_server_has_the_last_word(says: bool) -> None:
         error = kind(ErrorCode.SERVER_ERROR, "x", should_retry=says)
         assert (decide(error, Tries(n=1)) is not None) is says
         assert decide(error, Tries(n=4)) is None
+
+
+@pytest.mark.parametrize("code", sorted(LANE_STOPPING))
+def test_what_stops_the_lane_is_never_asked_again(code: ErrorCode) -> None:
+    """A key that is refused is refused for all: `x-should-retry: true` makes nobody knock fifty times."""
+    assert decide(BadRequestError(code, "x", should_retry=True), Tries(n=1)) is None
 
 
 def test_timeouts_after_sending_have_their_own_limit() -> None:

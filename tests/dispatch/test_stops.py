@@ -4,7 +4,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from evalrun.dispatch.stops import StopSignal, explain_outage, explain_refusal
+from evalrun.dispatch.stops import (
+    StopSignal,
+    explain_outage,
+    explain_refusal,
+    explain_refusals,
+    explain_throttling,
+)
 from evalrun.dispatch.transport import make_target
 from evalrun.errors import AuthRefusedError, RateLimitedError
 from evalrun.records import ErrorCode
@@ -56,3 +62,19 @@ def test_stop_signal_tells_its_listeners() -> None:
         stop.cancel()
     stop.cancel()
     assert heard == [(False, False), (True, False), (True, True)]
+
+
+@pytest.mark.parametrize(("said", "told"), [("Learn more.", "Learn more; "), ("wait...", "wait...; ")])
+def test_full_stop_of_the_server_does_not_end_our_sentence(said: str, told: str) -> None:
+    """What a server says is followed by what to do: its full stop goes, an ellipsis stays."""
+    target = make_target(make_options("http://127.0.0.1:1/v1"), environ={})
+    error = RateLimitedError(ErrorCode.RATE_LIMITED, said, retry_after_s=7200)
+    texts = [
+        explain_refusal(error, target, now=NOW),
+        explain_refusal(AuthRefusedError(ErrorCode.AUTH, said), target, now=NOW),
+        explain_outage(said, target, n_sent=3),
+        explain_outage(said, target, n_sent=3, down_s=9.0),
+        explain_throttling(said, refused_s=9.0),
+        explain_refusals(error, n_rows=3),
+    ]
+    assert [text for text in texts if told not in text] == []

@@ -285,7 +285,10 @@ class Lane:
         self._pacer.note_facts(read_rate_facts(verdict.headers, now=datetime.fromtimestamp(now_s, UTC)), now_s)
         note = self._pacer.note_slow_down if verdict.is_slow_down else self._pacer.note_throttled
         note(verdict.retry_after_s, now_s, sent_at_s=sent_at_s)
-        self._ramp.note_throttled(now_s)
+        if self._pacer.heeds_refusals(now_s):
+            self._ramp.note_throttled(now_s)
+        else:
+            self._ramp.forget_refusals()
         bound_s = min(FIRST_BACKOFF_S * 2 ** (waiting.n_refused - 1), MAX_BACKOFF_S)
         due_s = now_s + max(self._rng.uniform(0, bound_s), verdict.retry_after_s or 0.0)
         self._n_events += 1
