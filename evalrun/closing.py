@@ -133,6 +133,7 @@ def close_run(  # noqa: PLR0913 - the end of a run needs all that its beginning 
         "is_simulated": is_simulated,
         "started_at": index.sessions[0]["started_at"],
         "n_calls": len(index.sessions),
+        "journal_records": index.n_records,
         "in_doubt": len(index.in_doubt),
         "asked_again_after_doubt": index.n_asked_again,
         **tally.describe(),

@@ -17,6 +17,7 @@
     ├── StoreError               the disk                                          exit 5 (2 before sending)
     │   ├── FolderBusyError      another process holds the run folder              exit 2
     │   ├── SchemaMismatchError  a file of another version, or not one of ours
+    │   ├── InputChangedError    a file of the job changed while its run was alive
     │   ├── ManifestDamagedError run.json is not what evalrun writes; the journal still holds the run
     │   └── JournalDamagedError  good records follow a bad one
     └── InternalError            a defect of evalrun                               exit 5
@@ -239,6 +240,12 @@ class SchemaMismatchError(StoreError):
     """A file was written by another version, or is not one of ours."""
 
     slug = "store-schema"
+
+
+class InputChangedError(StoreError):
+    """A file that the job reads changed while the run was under way; what was answered is in the journal."""
+
+    slug = "input-changed"
 
 
 class ManifestDamagedError(StoreError):

@@ -20,7 +20,7 @@ Seconds = Annotated[float, Gt(0), Le(86_400)]
 Ratio = Annotated[float, Ge(0), Le(1)]
 Count = Annotated[int, Ge(1)]
 Usd = Annotated[Decimal, Ge(0), Le(1_000_000)]
-PerMinute = Annotated[float, Gt(0)]
+PerMinute = Annotated[float, Ge(0.001)]
 
 
 class _Options:

@@ -9,9 +9,9 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,14 +23,15 @@ from evalrun.closing import RunResult, close_run
 from evalrun.dispatch.budget import RunBudget
 from evalrun.dispatch.dispatcher import LaneWork, StopSignal, dispatch
 from evalrun.dispatch.transport import Target, make_target
-from evalrun.errors import ConfigError, StoreError, UsageError
+from evalrun.errors import AuthorError, ConfigError, StoreError, UsageError
 from evalrun.job.config import find_missing_keys
 from evalrun.job.estimate import scale_totals
 from evalrun.lane_facts import describe_lane, find_own_limits, load_earlier_calls
 from evalrun.lane_planning import Survey, list_lane_models, note_resume, note_warnings, plan_lanes, survey_rows
 from evalrun.lane_progress import LaneProgress
 from evalrun.options import EndpointOptions
-from evalrun.preparing import Prepared, prepare
+from evalrun.preparing import Prepared, prepare, watching
+from evalrun.records import Request
 from evalrun.resuming import RunSettings, describe_call, open_folder, restore_call
 from evalrun.reuse_advice import advise_reuse
 from evalrun.reusing import ReuseSources, TakeOver, find_sources, open_stored
@@ -68,6 +69,8 @@ class Progress:
     lanes: Sequence[LaneProgress] = ()
     n_settled: int = 0
     """Rows that need no asking in this call: an earlier call settled them, or an older run's outcome was taken."""
+    n_left: Mapping[str, int] = field(default_factory=dict)
+    """Rows left to ask, by model; known once the stage is `asking`."""
     budget: RunBudget | None = None
     """Live as well; None when the run has none."""
     notes: Sequence[str] = ()
@@ -87,7 +90,8 @@ async def run_job(settings: RunSettings, *, on_progress: OnProgress = ignore_pro
 
     Raises:
         AuthorError: Found before anything was sent.
-        StoreError: The disk failed while the run was under way; what was acknowledged is kept.
+        StoreError: The disk failed, or a file of the job changed, while the run was under way; what was acknowledged is
+            kept.
     """
     began_s = time.monotonic()
     settings = restore_call(settings)
@@ -120,32 +124,40 @@ async def run_job(settings: RunSettings, *, on_progress: OnProgress = ignore_pro
                         folder=folder,
                         lanes=[lane.progress for lane in lanes],
                         n_settled=prepared.totals.n_rows - survey.n_rows_left,
+                        n_left=survey.n_left,
                         notes=[*target_notes, *notes, *advice],
                         budget=budget,
                     )
                 )
                 log.append("began", at=datetime.now(UTC), call=len(index.sessions), rows=survey.n_rows_left)
-                caught_signal = await ask(
-                    prepared, journal, log, lanes=lanes, targets=targets, budget=budget, on_progress=on_progress
+                with watching(prepared, folder):
+                    caught_signal = await ask(
+                        prepared, journal, log, lanes=lanes, targets=targets, budget=budget, on_progress=on_progress
+                    )
+            on_progress(_describe_end(prepared, folder, log))
+            with watching(prepared, folder):
+                return close_run(
+                    folder,
+                    index,
+                    loaded=prepared.loaded,
+                    plan=prepared.plan,
+                    graders=prepared.graders,
+                    totals=prepared.totals,
+                    lanes={(lane.endpoint, lane.wire_model): lane.progress for lane in lanes},
+                    lane_facts=_describe_lanes(prepared, lanes, folder, index),
+                    budget=describe_budget(budget),
+                    stale=survey.stale,
+                    call=describe_call(settings),
+                    wall_s=time.monotonic() - began_s,
+                    is_gate_wanted=settings.is_gate_wanted,
+                    interrupted_exit_code=EXIT_BY_SIGNAL.get(caught_signal) if caught_signal else None,
                 )
-            problems = [log.problem] if log.problem is not None else []
-            on_progress(Progress(stage="closing", prepared=prepared, folder=folder, notes=problems))
-            return close_run(
-                folder,
-                index,
-                loaded=prepared.loaded,
-                plan=prepared.plan,
-                graders=prepared.graders,
-                totals=prepared.totals,
-                lanes={(lane.endpoint, lane.wire_model): lane.progress for lane in lanes},
-                lane_facts=_describe_lanes(prepared, lanes, folder, index),
-                budget=describe_budget(budget),
-                stale=survey.stale,
-                call=describe_call(settings),
-                wall_s=time.monotonic() - began_s,
-                is_gate_wanted=settings.is_gate_wanted,
-                interrupted_exit_code=EXIT_BY_SIGNAL.get(caught_signal) if caught_signal else None,
-            )
+
+
+def _describe_end(prepared: Prepared, folder: RunFolder, log: EventLog) -> Progress:
+    """Return what is told once the asking is over."""
+    problems = [log.problem] if log.problem is not None else []
+    return Progress(stage="closing", prepared=prepared, folder=folder, notes=problems)
 
 
 def _survey(
@@ -222,10 +234,21 @@ async def open_targets(prepared: Prepared) -> AsyncIterator[tuple[dict[str, Targ
             if options != endpoints[name]
         ]
         targets = {
-            name: make_target(options, environ=prepared.environ, base_url=base_urls[name])
+            name: make_target(
+                options,
+                environ=prepared.environ,
+                base_url=base_urls[name],
+                written_url=_find_written_url(prepared, name),
+            )
             for name, options in fitted.items()
         }
         yield targets, notes
+
+
+def _find_written_url(prepared: Prepared, endpoint: str) -> str | None:
+    """Return an endpoint's base URL as the job writes it; None when no variable of the environment is part of it."""
+    written = prepared.loaded.raw["endpoints"][endpoint].get("base_url")
+    return written if isinstance(written, str) and "${" in written else None
 
 
 def fit_file_limit(endpoints: Mapping[str, EndpointOptions]) -> dict[str, EndpointOptions]:
@@ -285,6 +308,8 @@ async def ask(
     """Dispatch every lane into the journal; return the signal that ended it early, None when none did."""
     stop, began_s = StopSignal(), time.monotonic()
     failure: Exception | None = None
+    failures: list[Exception] = []
+    lanes = [replace(lane, requests=_stop_at_failure(lane.requests, stop, failures)) for lane in lanes]
     interrupts = _Interrupts(stop, log, on_progress)
     async with anyio.create_task_group() as group:
         group.start_soon(interrupts.watch, group)
@@ -304,9 +329,23 @@ async def ask(
             failure = error
         group.cancel_scope.cancel()
     _note_end(log, lanes, budget, asked_s=time.monotonic() - began_s)
+    failure = failure or next(iter(failures), None)
     if failure is not None:
         raise failure
+    prepared.plan.require_unchanged()  # Before any table is made of rows that may not be those that were asked.
     return interrupts.number
+
+
+def _stop_at_failure(requests: Iterator[Request], stop: StopSignal, failures: list[Exception]) -> Iterator[Request]:
+    """Yield requests; where the job's files no longer give any, send nothing new, but let come back what is on its way.
+
+    Raised within the dispatch it would give up all that is in flight, which is paid for.
+    """
+    try:
+        yield from requests
+    except AuthorError as error:
+        failures.append(error)
+        stop.request()
 
 
 def _note_end(log: EventLog, lanes: Sequence[LaneWork], budget: RunBudget | None, *, asked_s: float) -> None:

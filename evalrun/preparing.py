@@ -4,15 +4,19 @@ Settings enter and a Prepared leaves, or every problem at once.
 """
 
 import os
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from evalrun.analysis.graders.grader_set import GraderSet
 from evalrun.closing import make_grader_set
+from evalrun.errors import DatasetError, InputChangedError, PromptError
 from evalrun.job.config import LoadedJob
 from evalrun.job.estimate import PlanTotals
 from evalrun.job.plan import Plan
 from evalrun.resuming import RunSettings, load_for
+from evalrun.store.folder import RunFolder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +50,39 @@ def prepare(settings: RunSettings, *, on_checked: Callable[[int], None] = _ignor
     plan = Plan(loaded, settings.selection)
     graders = make_grader_set(loaded)
     totals = plan.check(check_sample=graders.check_sample, on_progress=on_checked)
+    plan.require_unchanged()  # What changed meanwhile was seen in part only.
     # What the rows gave cause to warn of is shown wherever the job's own warnings are.
     loaded = replace(loaded, warnings=(*loaded.warnings, *totals.warnings))
     return Prepared(settings=settings, loaded=loaded, plan=plan, graders=graders, totals=totals, environ=environ)
+
+
+@contextmanager
+def watching(prepared: Prepared, folder: RunFolder) -> Iterator[None]:
+    """Tell what went wrong with a job's files within the block as what it is: they were in order at the check.
+
+    Args:
+        prepared: The job as it was checked.
+        folder: The run, of which something may have been sent already.
+
+    Raises:
+        InputChangedError: A file of the job has changed, or can no longer be read.
+    """
+    try:
+        yield
+    except (DatasetError, PromptError) as error:
+        raise InputChangedError(_explain_change(prepared, folder, error)) from error
+
+
+def _explain_change(prepared: Prepared, folder: RunFolder, error: DatasetError | PromptError) -> str:
+    changes = prepared.plan.find_changes()
+    what = [f"{change} while the run was under way" for change in changes]
+    what = what or [f"{problem.render()}\n    it was in order when the run began" for problem in error.problems]
+    resume = f"evalrun run {shlex.quote(str(prepared.settings.job_path))} --resume {shlex.quote(str(folder.path))}"
+    return "\n".join(
+        [
+            *what,
+            f"    what was answered is kept in the journal of {folder.path}; no tables were written",
+            f"    put the file back as it was, then: {resume}",
+            "    with the file as it is now, the same command asks the rows that it changed",
+        ]
+    )

@@ -19,7 +19,7 @@ from evalrun.job.plan import Selection
 from evalrun.store.folder import RunFolder, make_run_id
 from evalrun.store.journal_index import JournalIndex
 from evalrun.store.journal_scan import read_first_session, scan_journal
-from evalrun.store.manifest import count_done
+from evalrun.store.manifest import read_extent
 from evalrun.store.runs import find_run, find_unfinished
 
 
@@ -133,7 +133,8 @@ def open_folder(settings: RunSettings, name: str) -> Iterator[tuple[RunFolder, J
             owner = index.sessions[0].get("job_name") if index.sessions else None
             if owner not in (None, name):
                 raise UsageError(f"the run {folder.run_id} is of the job {owner!r}, not of {name!r}")
-            _check_journal_is_whole(folder, index)
+            if not settings.repair:
+                _check_journal_is_whole(folder, index)
         except StoreError as error:
             raise UsageError(str(error)) from error
         yield folder, index
@@ -141,12 +142,16 @@ def open_folder(settings: RunSettings, name: str) -> Iterator[tuple[RunFolder, J
 
 def _check_journal_is_whole(folder: RunFolder, index: JournalIndex) -> None:
     """Refuse to pay again for what run.json says is done, when the journal no longer holds it."""
-    n_done = count_done(folder)
-    if n_done is not None and n_done > len(index):
+    known = read_extent(folder)
+    lost = None
+    if known is not None and known.n_records is not None and known.n_records > index.n_records:
+        lost = f"knows of {known.n_records} records of its journal, which now has {index.n_records}"
+    elif known is not None and known.n_done > len(index):
+        lost = f"counts {known.n_done} rows that are done, its journal knows {len(index)}"
+    if lost is not None:
         raise UsageError(
-            f"run.json of {folder.run_id} counts {n_done} rows that are done, its journal knows {len(index)}; "
-            "a resume would ask and pay for the others again",
-            hint="put the journal/ folder back, or start a new run without --resume",
+            f"run.json of {folder.run_id} {lost}; a resume would ask and pay for what is lost again",
+            hint="put the journal/ folder back, add --repair to go on with what is left, or start a new run",
         )
 
 

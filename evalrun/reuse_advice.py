@@ -5,7 +5,7 @@ A checked job and the runs of the same name enter; a forecast, or a line of advi
 
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from evalrun.errors import StoreError, UsageError
@@ -49,6 +49,7 @@ def forecast_reuse(settings: RunSettings, loaded: LoadedJob, plan: Plan) -> Reus
         sources = find_sources(settings, loaded)
         with open_stored(sources) as stored:
             (taken,) = preview(plan, [stored])
+            sources = replace(sources, notes=(*sources.notes, *stored.list_notes()))
         return ReuseForecast(sources=sources, taken=taken, is_asked_for=True)
     choices: list[tuple[ReuseSources, StoredOutcomes]] = []
     with ExitStack() as stack:

@@ -33,6 +33,8 @@ class ReuseSources:
     """In the order of preference."""
     notes: tuple[str, ...] = ()
     """What is worth saying about how they were found."""
+    remembered: frozenset[RunFolder] = frozenset()
+    """Those that an earlier call of the run named: one that cannot be read any more does not stop a resume."""
 
     def describe(self) -> list[dict[str, str]]:
         """Return them as JSON values for the journal: a resume goes on with the same runs."""
@@ -71,7 +73,8 @@ def find_sources(
         hint = "a resume keeps what the run has; leave out --reuse"
         raise UsageError(f"a run cannot reuse itself: {', '.join(settings.reuse)}", hint=hint)
     found = dict.fromkeys(folder for folder in folders if folder not in (None, own))
-    return ReuseSources(folders=tuple(found), notes=tuple(notes))
+    remembered = frozenset(folder for folder in folders[: len(earlier)] if folder is not None)
+    return ReuseSources(folders=tuple(found), notes=tuple(notes), remembered=remembered)
 
 
 def _list_references(reuse: str | Sequence[str] | None) -> Sequence[str]:
@@ -118,10 +121,16 @@ def open_stored(sources: ReuseSources, own: RunFolder | None = None) -> StoredOu
     """
     try:
         stored = StoredOutcomes(own)
-        for folder in sources.folders:
-            stored.add_run(folder)
     except StoreError as error:
         raise UsageError(str(error)) from error
+    for folder in sources.folders:
+        try:
+            stored.add_run(folder)
+        except StoreError as error:
+            problem = f"cannot take outcomes over from the run {folder.run_id}: {error}"
+            if folder not in sources.remembered:
+                raise UsageError(problem, hint="name another run, or leave it out") from error
+            stored.notes.append(f"warning: {problem}; what was taken stays")
     return stored
 
 
@@ -236,7 +245,8 @@ class TakeOver:
 
     def list_notes(self) -> list[str]:
         """Return what is worth saying of it before the first request."""
-        notes = [*self._sources.notes, *self.taken.list_notes()]
+        left_out = [] if self._stored is None else self._stored.list_notes()
+        notes = [*self._sources.notes, *left_out, *self.taken.list_notes()]
         if self.has_sources and self._own is None and not self.taken.n_rows:
             runs = ", ".join(folder.run_id for folder in self._sources.folders)
             notes.append(f"nothing is taken over: {runs} has no answer to any of these requests")

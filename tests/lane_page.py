@@ -6,6 +6,7 @@ is missing here, or stands here and is written by nobody, fails.
 
 from typing import NamedTuple
 
+from evalrun.cli.results import MIN_ANSWERED
 from evalrun.dispatch.lanes import MAX_ALIKE_REFUSALS
 from evalrun.dispatch.outage import MAX_PROBES_UNPROVEN
 from evalrun.dispatch.schedule import MAX_WAITING_PER_SLOT
@@ -48,7 +49,7 @@ EVENTS: dict[str, Event] = {
     ),
     "budget": Event("the run's budget is spent", {"reason": "which limit, and how it stands"}, has_lane=False),
     "throttled": Event(
-        "the server refused a request for its rate: 429, or 503 `slow_down`",
+        "the server refused a request for its rate: any 429, one that stops the lane too, or 503 `slow_down`",
         {"http_status": "of the reply", "retry_after_s": "that it asked to wait; null when it did not"},
     ),
     "gate_shut": Event(
@@ -74,6 +75,9 @@ EVENTS: dict[str, Event] = {
         "the server counts the tokens that a request may use: what is left of them is not given back for a while",
         {"value": "always 1"},
     ),
+    "not_by_rate": Event(
+        "refusals come at any rate, a slow one too: they do not lower it for so long", {"value": "seconds"}
+    ),
     "outage": Event("the lane is taken to be down: only single probes leave", {}),
     "outage_over": Event("a probe was answered", {"value": "seconds since the first failure"}),
     "lane_stopped": Event(
@@ -96,6 +100,7 @@ HISTORY: dict[str, tuple[str, str]] = {
     "reset": ("a wait until a limit is reset", "seconds"),
     "learned_rate": ("the rate was cut after refusals", "requests a minute from then on"),
     "counts_as_asked": ("the server counts the tokens that a request may use", "1"),
+    "not_by_rate": ("refusals come at any rate, a slow one too: they do not lower it for a while", "seconds"),
     "outage": ("the lane is taken to be down", "null"),
     "outage_over": ("a probe was answered", "seconds since the first failure"),
     "forgotten": ("notes are missing here: the history is bounded", "how many"),
@@ -243,7 +248,10 @@ limit. What it really took then takes the place of what was held back.
 
 When a request no longer fits, and could not fit even if everything held back came back, the run ends: nothing leaves,
 what is in flight comes back and is kept, the rest is `pending` with the code `budget`, exit 3, and the command that is
-printed carries limits that suffice.
+printed carries limits that suffice: what was spent, and for each row that is left what rows of its model took, with
+room for as many requests at once as there are slots. While fewer than {MIN_ANSWERED} rows of a model were answered,
+each that is left counts with the largest request that asked for room (`largest_request` of `usd` and `tokens` in
+`budget` of `run.json`), and USD with what the plan foresaw. A fifth is added to the whole. `wall_s` counts anew.
 
 **The bound.** Above a limit a run can spend at most
 
@@ -298,7 +306,8 @@ _LANES = f"""
 
 `lanes` holds each lane of the last call: `endpoint`, `model`, `asked` (rows with an outcome), `retries`, `rate_limited`
 (429s), `stopped_by` and `stop_message`, `wall_s` (until its last outcome), `concurrency`, `limits` (those of the job),
-`waited_s` and `history`. `earlier_calls` holds the calls before, oldest first: `call`, `started_at`, `wall_s`,
+`waited_s` and `history`. A lane may wait on after its last outcome: `show --lanes` takes its waits for its time where
+they are longer. `earlier_calls` holds the calls before, oldest first: `call`, `started_at`, `wall_s`,
 `ended_by` (what ended its budget) and `lanes`, with the newest {MAX_EARLIER_NOTES} notes of each history; `wall_s` and
 `lanes` are null of a call that was killed before it could tell. The newest {MAX_EARLIER_CALLS} earlier calls are kept.
 

@@ -48,7 +48,8 @@ def test_lane_is_told_with_its_waits_and_limits() -> None:
     ]
     assert (facts["asked"], facts["wall_s"]) == (10, 100.0)
     assert tell_lane(facts, wall_s=None).sentence == (
-        "61 % of the time waiting for tokens per minute (limit 90,000 from the job); 2 × 429; outage 12 s"
+        "61 % of the time waiting for tokens per minute (limit 90,000 from the job), 12 % with the endpoint "
+        "not answering; 2 × 429; outage 12 s"
     )
 
 

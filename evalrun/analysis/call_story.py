@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from evalrun.analysis.lane_story import BUDGET, LaneStory, read_number, tell_lane
+from evalrun.analysis.lane_story import BUDGET, LaneStory, read_number, read_time_s, tell_lane
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +78,7 @@ def _list_entries(record: Mapping[str, Any], key: str) -> list[Mapping[str, Any]
 
 def _add(before: dict[str, Any] | None, lane: Mapping[str, Any], *, wall_s: float | None) -> dict[str, Any]:
     """Return the sum of a lane's calls so far and of the next one."""
-    own_wall_s = read_number(lane.get("wall_s"))
-    added = {**lane, "wall_s": wall_s if own_wall_s is None else own_wall_s}
+    added = {**lane, "wall_s": read_time_s(lane, wall_s=wall_s)}
     if before is None:
         return added
     for key in ("asked", "retries", "rate_limited"):

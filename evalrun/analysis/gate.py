@@ -58,7 +58,8 @@ def _check_rows(summary: Summary, max_error_rate: float) -> Iterator[Finding]:
         yield Finding(rule="rows", outcome=NO_VERDICT, message="the run has no rows")
         return
     if n_pending:
-        message = f"{_count(n_pending, 'row is', 'rows are')} pending{_list_codes(summary)}; `--resume` goes on"
+        message = f"{_count(n_pending, 'row is', 'rows are')} pending{_list_codes(summary)}; "
+        message += "`evalrun run JOB --resume` goes on"
         yield Finding(rule="pending", outcome=NO_VERDICT, message=message)
     is_above = Fraction(n_errors, n_rows) > _exact(max_error_rate)
     relation = "above" if is_above else "within"

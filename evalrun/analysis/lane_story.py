@@ -54,12 +54,17 @@ _REASONS = {
     "ramp": _Reason("at an in-flight limit that 429s had cut"),
     "retry_budget": _Reason("waiting with retries, which may be a fifth of the requests"),
     "back_off": _Reason("with nothing to send but rows in back-off"),
+    "outage": _Reason(
+        "with the endpoint not answering",
+        "see why the endpoint did not answer: no setting here would have made this lane faster",
+    ),
     "budget": _Reason("waiting for room in the run's budget", "a larger `budget` would let more requests run at once"),
 }
 BUDGET = "budget"
 """Code of a lane that the run's budget ended: which of its limits did is the run's to tell, once for all lanes."""
 _OUTAGE = "outage"
-"""Told as a duration, not as a share."""
+MIN_OUTAGE_S = 0.1
+"""Outages that held a lane for less, all together, are not told: a burst of resets is none to whoever reads."""
 _MAX_NUMBER = 1e15
 _LIMITS = ("requests_per_minute", "tokens_per_minute")
 _NEWEST = {
@@ -92,8 +97,7 @@ def tell_lane(lane: Mapping[str, Any], *, wall_s: float | None) -> LaneStory:
         lane: As run.json holds it.
         wall_s: Duration of the call, for a lane that has none of its own.
     """
-    own_wall_s = read_number(lane.get("wall_s"))
-    shares = _read_shares(lane, wall_s if own_wall_s is None else own_wall_s)
+    shares = _read_shares(lane, read_time_s(lane, wall_s=wall_s))
     parts = [_tell_waits(lane, shares), *_tell_counting(lane), *_tell_counts(lane), *_tell_outages(lane)]
     parts += _tell_stop(lane)
     return LaneStory(
@@ -111,24 +115,58 @@ def read_number(value: Any) -> float | None:
     return float(value) if is_number and 0 <= value <= _MAX_NUMBER else None
 
 
-def _read_shares(lane: Mapping[str, Any], wall_s: float | None) -> dict[str, float]:
+def read_time_s(lane: Mapping[str, Any], *, wall_s: float | None) -> float | None:
+    """Return the time of a lane: what its waits are shares of; None when it is not known.
+
+    A lane's own `wall_s` ends with its last outcome, and it may wait on after that, or never have one: its waits never
+    overlap, so its time is at least as long as they are together.
+
+    Args:
+        lane: As run.json holds it.
+        wall_s: Duration of the call, for a lane that has none of its own.
+    """
+    own_wall_s = read_number(lane.get("wall_s"))
+    known_s = wall_s if own_wall_s is None else own_wall_s
+    waited_s = add_up_waits(lane)
+    return known_s if waited_s is None or known_s is None else max(known_s, waited_s)
+
+
+def add_up_waits(lane: Mapping[str, Any]) -> float | None:
+    """Return the seconds that a lane waited, whatever for; None when no history was kept."""
     waited = lane.get("waited_s")
-    if not isinstance(waited, Mapping) or not wall_s:
+    return sum(read_number(seconds) or 0.0 for seconds in waited.values()) if isinstance(waited, Mapping) else None
+
+
+def _read_shares(lane: Mapping[str, Any], time_s: float | None) -> dict[str, float]:
+    waited = lane.get("waited_s")
+    if not isinstance(waited, Mapping) or not time_s:
         return {}
-    shares = {str(reason): min(1.0, (read_number(seconds) or 0.0) / wall_s) for reason, seconds in waited.items()}
+    shares = {str(reason): min(1.0, (read_number(seconds) or 0.0) / time_s) for reason, seconds in waited.items()}
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 
 def _tell_waits(lane: Mapping[str, Any], shares: Mapping[str, float]) -> str:
     if not isinstance(lane.get("waited_s"), Mapping):
         return "no history of its waits was kept"
-    told = [(reason, share) for reason, share in shares.items() if share >= MIN_TOLD_SHARE and reason != _OUTAGE]
+    told = [(reason, share) for reason, share in shares.items() if share >= MIN_TOLD_SHARE and _is_told(lane, reason)]
     if not told:
-        concurrency = read_number(lane.get("concurrency"))
-        at_once = "" if concurrency is None else f": its time is that of the replies, at most {concurrency:.0f} at once"
-        return f"hardly ever held back{at_once}"
+        return _tell_free(lane)
     waits = [f"{share * 100:.0f} %{_of_the_time(n)} {_name(lane, reason)}" for n, (reason, share) in enumerate(told)]
     return ", ".join(waits)
+
+
+def _is_told(lane: Mapping[str, Any], reason: str) -> bool:
+    return reason != _OUTAGE or (read_number(lane["waited_s"].get(_OUTAGE)) or 0.0) >= MIN_OUTAGE_S
+
+
+def _tell_free(lane: Mapping[str, Any]) -> str:
+    """Return what is to be said of a lane that waited for nothing: there are three ways of that."""
+    if lane.get("asked") == 0:
+        has_sent = lane.get("retries") or lane.get("rate_limited") or lane.get("stopped_by") not in {None, BUDGET}
+        return "no row came to its end" if has_sent else "asked nothing"
+    concurrency = read_number(lane.get("concurrency"))
+    at_once = "" if concurrency is None else f": its time is that of the replies, at most {concurrency:.0f} at once"
+    return f"hardly ever held back{at_once}"
 
 
 def _of_the_time(n: int) -> str:
@@ -170,7 +208,7 @@ def _tell_counts(lane: Mapping[str, Any]) -> Iterator[str]:
 def _tell_outages(lane: Mapping[str, Any]) -> Iterator[str]:
     waited = lane.get("waited_s")
     seconds = read_number(waited.get(_OUTAGE)) if isinstance(waited, Mapping) else None
-    if not seconds:
+    if seconds is None or seconds < MIN_OUTAGE_S:
         return
     n = sum(1 for entry in _read_history(lane) if entry.get("what") == _OUTAGE)
     yield f"{n} outages, {_write_seconds(seconds)}" if n > 1 else f"outage {_write_seconds(seconds)}"

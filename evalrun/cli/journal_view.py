@@ -90,7 +90,9 @@ def print_journal(folder: RunFolder, wanted: JournalFilter, *, limit: int | None
             hint=f"all of them: evalrun show {folder.run_id} --journal",
         )
     if not as_json:
-        click.echo("\n" + _describe_tally(tally, len(in_flight), is_whole=limit is None or n_records < limit))
+        doubt = "in flight now" if folder.find_holder() is not None else "in doubt, started and nothing came after it"
+        is_whole = limit is None or n_records < limit
+        click.echo("\n" + _describe_tally(tally, len(in_flight), doubt=doubt, is_whole=is_whole))
     if tally[DAMAGED]:
         msg = f"the journal of {folder.run_id} is damaged: {count_noun(tally[DAMAGED], 'place')} before good records; "
         print_error(
@@ -204,7 +206,7 @@ def _write_json(entry: Entry, labels: _Labels, *, is_simulated: bool) -> None:
         "segment": line.path.name,
         "line": line.number,
         "offset": line.offset,
-        "bytes": len(line.data),
+        "bytes": line.n_bytes,
         "type": entry.type,
         **({key: names[key] for key in ("sample_id", "prompt", "model", "repeat")} if names is not None else {}),
         "record": entry.record,
@@ -226,7 +228,7 @@ def _describe(entry: Entry, labels: _Labels) -> str:
     record = entry.record
     if record is None:
         where = "before good records" if entry.type == DAMAGED else "behind the last record: torn, or being written now"
-        return f"{count_noun(len(entry.line.data), 'byte')} at byte {entry.line.offset:,} that prove nothing, {where}"
+        return f"{count_noun(entry.line.n_bytes, 'byte')} at byte {entry.line.offset:,} that prove nothing, {where}"
     if entry.type == Kind.RUN:
         facts = [record.get("job_name"), record.get("started_at"), f"evalrun {record.get('evalrun')}"]
         return f"a call of {record.get('n_rows')} rows begins: " + ", ".join(map(str, facts))
@@ -260,8 +262,11 @@ def _describe_outcome(record: Mapping[str, Any]) -> str:
 
 
 def _describe_failure(record: Mapping[str, Any]) -> str:
-    status = f" ({record['http_status']})" if record.get("http_status") is not None else ""
     message = " ".join((record.get("error_message") or "").split())
+    http_status = record.get("http_status")
+    # Most messages begin with the status.
+    is_told = http_status is None or message.startswith(f"HTTP {http_status}:")
+    status = "" if is_told else f" ({http_status})"
     return f"{record.get('error_code')}{status}" + (f" {message[:120]}" if message else "")
 
 
@@ -269,11 +274,11 @@ def _seconds(record: Mapping[str, Any]) -> str:
     return format_seconds(record.get("latency_s"))
 
 
-def _describe_tally(tally: Mapping[str, int], n_in_flight: int, *, is_whole: bool) -> str:
+def _describe_tally(tally: Mapping[str, int], n_in_flight: int, *, doubt: str, is_whole: bool) -> str:
     told = [f"{tally.get(kind, 0):,} {kind}" for kind in Kind]
     text = f"{count_noun(sum(tally.get(kind, 0) for kind in Kind), 'record')}: " + ", ".join(told)
     if not is_whole:
         return f"{text}; --limit 0 shows all"
     if n_in_flight:
-        text += f"; in doubt, started and nothing came after it: {n_in_flight:,}"
+        text += f"; {doubt}: {n_in_flight:,}"
     return text

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from evalrun.analysis.call_story import CallStory, add_up_lanes, tell_calls
-from evalrun.analysis.lane_story import LaneStory, tell_lane, tell_lanes
+from evalrun.analysis.lane_story import LaneStory, add_up_waits, tell_lane, tell_lanes
 from evalrun.cli.console import (
     Column,
     clean_text,
@@ -15,9 +15,30 @@ from evalrun.cli.console import (
     make_table,
     open_console,
     print_json,
+    show_path,
 )
 from evalrun.cli.results import SIMULATED
+from evalrun.errors import UsageError
 from evalrun.records import SCHEMA_VERSION
+from evalrun.store.folder import EVENTS_NAME, RunFolder
+
+
+def require_lanes(folder: RunFolder) -> None:
+    """Refuse a run that has not ended: its lanes are not in run.json yet, but their decisions are in its log.
+
+    Raises:
+        UsageError: There is no run.json; the hint names the log, as far as there is one.
+    """
+    if folder.manifest_path.exists():
+        return
+    log = folder.path / EVENTS_NAME
+    told = f"what its lanes decided so far: {show_path(log)}; " if log.exists() else ""
+    state, advice = "has not ended", f"go on with it: evalrun run JOB --resume {folder.run_id}"
+    holder = folder.find_holder()
+    if holder is not None:
+        state = f"is still running (process {holder})"
+        advice = f"its journal can be read now: evalrun show {folder.run_id} --journal"
+    raise UsageError(f"the run {folder.run_id} {state}, so run.json does not tell of its lanes yet", hint=told + advice)
 
 
 def print_lanes(manifest: Mapping[str, Any], *, as_json: bool) -> None:
@@ -45,15 +66,20 @@ def print_lanes(manifest: Mapping[str, Any], *, as_json: bool) -> None:
     ]
     lanes = add_up_lanes(manifest)
     console.print(make_table(columns, [_make_row(lane) for lane in lanes], width=console.width))
+    n_calls, n_told = manifest.get("n_calls", 1), _count_told(calls)
+    if n_told < n_calls:
+        console.print(f"of {n_calls} calls, {n_told} told what their lanes did: the figures are theirs")
     for line in _tell_whole(lanes):
         console.print(clean_text(line))
-    n_calls = manifest.get("n_calls", 1)
     for line in _tell_end(calls[-1], "") if n_calls == 1 else _tell_calls(calls, n_calls):
         console.print(clean_text(line))
 
 
 def _build_json(manifest: Mapping[str, Any], calls: Sequence[CallStory]) -> dict[str, Any]:
-    """Return `lanes`, those of the last call as run.json holds them; `whole_run`, added up; and `calls`, each told."""
+    """Return `lanes` of the last call as run.json holds them; `whole_run`, added up; and `calls`, each told.
+
+    `whole_run` knows nothing of calls that were killed: `n_calls_told` of `n_calls` are in it.
+    """
     lanes = [lane for lane in manifest.get("lanes") or () if isinstance(lane, Mapping)]
     told = [{**lane, **_describe(story)} for lane, story in zip(lanes, tell_lanes(manifest), strict=True)]
     whole = [
@@ -67,9 +93,15 @@ def _build_json(manifest: Mapping[str, Any], calls: Sequence[CallStory]) -> dict
         "wall_s": manifest.get("wall_s"),
         "budget": manifest.get("budget"),
         "lanes": told,
+        "n_calls": manifest.get("n_calls", 1),
+        "n_calls_told": _count_told(calls),
         "whole_run": whole,
         "calls": [asdict(call) for call in calls],
     }
+
+
+def _count_told(calls: Sequence[CallStory]) -> int:
+    return sum(call.lanes is not None for call in calls)
 
 
 def _tell_whole(lanes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -121,8 +153,6 @@ def _describe(story: LaneStory) -> dict[str, Any]:
 
 
 def _make_row(lane: Mapping[str, Any]) -> list[str]:
-    waited = lane.get("waited_s")
-    seconds = sum(waited.values()) if isinstance(waited, Mapping) else None
     return [
         str(lane.get("model")),
         str(lane.get("endpoint")),
@@ -130,5 +160,5 @@ def _make_row(lane: Mapping[str, Any]) -> list[str]:
         format_count(lane.get("retries")),
         format_count(lane.get("rate_limited")),
         format_seconds(lane.get("wall_s")),
-        format_seconds(seconds),
+        format_seconds(add_up_waits(lane)),
     ]

@@ -1,5 +1,6 @@
 """`evalrun list`: the runs of a folder, newest first."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from evalrun.cli.job_options import json_option, reports_option
 from evalrun.records import SCHEMA_VERSION
 from evalrun.store.manifest import REGRADING_KEY
 from evalrun.store.runs import RunEntry, list_runs
+from evalrun.wall_time import read_wall_time
 
 _STATES = {"pass": "pass", "fail": "fail", "no_verdict": "no verdict", "none": "done"}
 """A finished run's verdict, as the list says it."""
@@ -54,7 +56,7 @@ def command(*, reports_dir: Path, as_json: bool) -> None:
             run["state"],
             format_count(run["rows"]),
             format_usd(run["usd"]) + (" + ?" if run["usd_unknown_rows"] and run["usd"] is not None else ""),
-            format_seconds(run["wall_s"]),
+            _write_time(run),
         ]
         for run in runs
     ]
@@ -68,7 +70,7 @@ def command(*, reports_dir: Path, as_json: bool) -> None:
 def _describe(entry: RunEntry) -> dict[str, Any]:
     """Return one run in figures; a run that has not ended, or whose run.json is damaged, has none."""
     manifest = entry.manifest or {}
-    totals = manifest.get("totals", {})
+    totals, wall = manifest.get("totals", {}), read_wall_time(manifest)
     return {
         "run_id": entry.folder.run_id,
         "job": manifest.get("job_name", entry.folder.job_name),
@@ -78,9 +80,17 @@ def _describe(entry: RunEntry) -> dict[str, Any]:
         "usd": _read_number(totals.get("usd")),
         "usd_unknown_rows": _read_number(totals.get("usd_unknown_rows")),
         "wall_s": _read_number(manifest.get("wall_s")),
+        "total_wall_s": wall.seconds,
+        "n_calls_of_unknown_time": wall.n_unknown if entry.manifest is not None else None,
         "is_simulated": manifest.get("is_simulated", False),
         "path": str(entry.folder.path),
     }
+
+
+def _write_time(run: Mapping[str, Any]) -> str:
+    """Return what all calls took; of one that was killed that is unknown, and the sum then a lower bound."""
+    is_bound = run["total_wall_s"] is not None and run["n_calls_of_unknown_time"]
+    return ("≥ " if is_bound else "") + format_seconds(run["total_wall_s"])
 
 
 def _name_state(entry: RunEntry) -> str:

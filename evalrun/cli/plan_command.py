@@ -102,7 +102,7 @@ def _describe_forecast(forecast: ReuseForecast | None) -> dict[str, Any] | None:
 
 def _print_plan(job: Path, prepared: Prepared, totals: PlanTotals, forecast: ReuseForecast | None) -> None:
     console = open_console()
-    console.print(clean_text(describe_plan(prepared, n_settled=0)))
+    console.print(clean_text(describe_plan(prepared)))
     if forecast is not None and forecast.is_asked_for:
         console.print(clean_text(_describe_spared(forecast, prepared.totals.n_rows)))
     columns = [

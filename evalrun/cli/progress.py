@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ from evalrun.cli.lane_words import (
     describe_wait,
 )
 from evalrun.cli.results import make_resume_command
+from evalrun.job.estimate import scale_totals
 from evalrun.records import ErrorCode
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class ProgressDisplay:
             command = make_resume_command(progress.prepared.settings.job_path, progress.folder)
             self._resume_command = f"`{command}`"
         if progress.prepared is not None:
-            print_note(describe_plan(progress.prepared, n_settled=progress.n_settled))
+            print_note(describe_plan(progress.prepared, n_left=progress.n_left))
         for note in progress.notes:
             print_note(note)
         if progress.folder is not None:
@@ -222,8 +223,13 @@ class ProgressDisplay:
             self._live = None
 
 
-def describe_plan(prepared: "Prepared", *, n_settled: int) -> str:
-    """Return the banner of a run: what is about to be asked, and what it may cost."""
+def describe_plan(prepared: "Prepared", *, n_left: Mapping[str, int] | None = None) -> str:
+    """Return the banner of a run: what is about to be asked, and what it may cost.
+
+    Args:
+        prepared: The job.
+        n_left: Rows left to ask, by model; what else there is was settled before or taken over. None = all.
+    """
     totals, plan = prepared.totals, prepared.plan
     factors = [
         count_noun(totals.n_samples, "sample"),
@@ -232,11 +238,15 @@ def describe_plan(prepared: "Prepared", *, n_settled: int) -> str:
         *([count_noun(plan.repeats, "repeat")] if plan.repeats > 1 else []),
     ]
     text = f"{prepared.loaded.name}: {' × '.join(factors)} = {count_noun(totals.n_rows, 'row')}"
+    left = totals if n_left is None else scale_totals(totals, n_left)
+    n_settled, usd = totals.n_rows - left.n_rows, left.usd
     if n_settled:
         text += f", {format_count(n_settled)} of them settled already"
-    usd = totals.usd
+    if not left.n_rows:
+        return f"{text}; nothing is left to ask"
+    what = f"the other {format_count(left.n_rows)}" if n_settled else "in all"
     if usd.expected is not None:
-        return f"{text}; in all about {format_usd(usd.expected)} ({format_usd(usd.low)} – {format_usd(usd.high)})"
+        return f"{text}; {what} about {format_usd(usd.expected)} ({format_usd(usd.low)} – {format_usd(usd.high)})"
     return f"{text}; price unknown"
 
 

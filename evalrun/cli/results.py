@@ -3,13 +3,14 @@
 import math
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalrun.cli.console import (
     Column,
     clean_text,
+    count_noun,
     format_count,
     format_percent,
     format_seconds,
@@ -31,6 +32,9 @@ MAX_REASON_CHARS = 300
 
 MARGIN = 1.2
 """A limit that is proposed is so many times what the whole run is expected to take by what it took so far."""
+
+MIN_ANSWERED = 20
+"""So many answers of a model tell what its other rows will take."""
 
 SIMULATED = "SIMULATED: answers come from evalrun's own simulator, not from real models."
 
@@ -107,6 +111,7 @@ def _describe(result: "RunResult", resume_hint: str | None) -> list[str]:
     lines = ["", result.summary.headline]
     lines += _describe_odd_rows(result.summary)
     lines += _describe_rows_of_other_times(result.manifest)
+    lines += _describe_doubts(result.manifest)
     lines += _describe_reasons(result.manifest)
     lines += describe_verdict(result.verdict)
     lines += ["", f"results: {show_path(result.folder.path)}"]
@@ -146,6 +151,19 @@ def _describe_rows_of_other_times(manifest: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _describe_doubts(manifest: Mapping[str, Any]) -> list[str]:
+    """Return which requests may have been billed though nobody saw their answers."""
+    n_again, n_lost = manifest.get("asked_again_after_doubt"), manifest.get("in_doubt")
+    lines = []
+    if n_again:
+        what = f"in flight when the run broke off, and sent once more: {count_noun(n_again, 'request')}"
+        lines.append(f"{what}; what the first sending cost is unknown, and in no sum here")
+    if n_lost:
+        what = f"in flight when the run ended, without an outcome: {count_noun(n_lost, 'request')}"
+        lines.append(f"{what}; billed or not is unknown, and in no sum here")
+    return lines
+
+
 def _describe_reasons(manifest: Mapping[str, Any]) -> list[str]:
     """Return why lanes stopped, and one example of each other error, in the server's words."""
     stopped = [lane for lane in manifest["lanes"] if lane["stopped_by"] not in {None, ErrorCode.BUDGET}]
@@ -174,19 +192,21 @@ def describe_verdict(verdict: Verdict) -> list[str]:
     worth_saying = [_describe_finding(finding) for finding in verdict.findings if finding.outcome != "pass"]
     if len(worth_saying) == 1:
         return ["", f"{sign} · {worth_saying[0]}"]
-    return ["", f"{sign} · {verdict.headline}", *(f"  {line}" for line in worth_saying)]
+    # The sign says the first words of this headline already.
+    headline = verdict.headline.removeprefix("no verdict: ").replace(RESUME_PLACEHOLDER, _NEXT)
+    return ["", f"{sign} · {headline}", *(f"  {line}" for line in worth_saying)]
 
 
 def _describe_finding(finding: Finding) -> str:
     arm = " · ".join(name for name in (finding.model, finding.prompt) if name)
-    return f"{finding.rule}: {arm + ' ' if arm else ''}{finding.message}"
+    return f"{finding.rule}: {arm + ' ' if arm else ''}{finding.message.replace(RESUME_PLACEHOLDER, _NEXT)}"
 
 
 def make_resume_hint(job: Path, result: "RunResult") -> str | None:
     """Return the command that goes on with a run; None when nothing is left to ask."""
     if is_finished(result.manifest):
         return None
-    return " ".join([make_resume_command(job, result.folder), *_raise_limits(result.manifest)])
+    return " ".join([make_resume_command(job, result.folder), *_raise_limits(result)])
 
 
 def make_resume_command(job: Path, folder: "RunFolder") -> str:
@@ -194,23 +214,65 @@ def make_resume_command(job: Path, folder: "RunFolder") -> str:
     return f"evalrun run {shlex.quote(str(job))} --resume {shlex.quote(show_path(folder.path))}"
 
 
-def _raise_limits(manifest: Mapping[str, Any]) -> Iterator[str]:
+def _raise_limits(result: "RunResult") -> Iterator[str]:
     """Yield the options that raise what ended a budget, or would end it again, to what the whole run may take."""
-    budget = manifest.get("budget")
+    budget = result.manifest.get("budget")
     if budget is None or budget["ended_by"] is None:
         return
-    counts = manifest["counts"]
-    n_rows = sum(counts.values())
-    n_done = n_rows - counts["pending"]
     for key in ("usd", "tokens", "requests"):
-        limit, spent = budget[key]["limit"], budget[key]["spent"]
+        limit = budget[key]["limit"]
         if limit is None:
             continue
-        wanted = MARGIN * spent * n_rows / n_done if n_done else 2 * limit
-        if f"`budget.{key}`" in budget["ended_by"]:
-            wanted = max(wanted, 2 * limit)
+        wanted = MARGIN * (budget[key]["spent"] + _foresee_rest(result, key))
         if wanted > limit:
             yield f"--budget-usd {_round_up(wanted)}" if key == "usd" else f"--set budget.{key}={math.ceil(wanted)}"
+
+
+def _foresee_rest(result: "RunResult", key: str) -> float:
+    """Return what the rows left may take of a limit.
+
+    It goes by what rows like them took, with room for as many requests at once as there are slots. While few of them
+    were answered, what is held back for the largest counts for each: it may be far too much, and is never too little.
+    """
+    manifest = result.manifest
+    counts, facts = manifest["counts"], manifest["budget"][key]
+    n_rows, n_pending = sum(counts.values()), counts["pending"]
+    n_left = n_pending + counts.get("error", 0)
+    n_asked = n_rows - n_pending - sum(arm.n_reused for arm in result.summary.arms)
+    mean = facts["spent"] / n_asked if n_asked > 0 else 0.0
+    if key == "requests":
+        return float(n_left * max(1.0, mean))
+    largest = facts.get("largest_request")
+    if largest is None:  # An earlier version did not keep it.
+        return float(max(n_left * mean, facts["limit"]))
+    most = n_left * max(largest, mean)
+    usual = _add_up_usual(result.summary.arms, key)
+    if usual is not None:
+        return float(min(most, max(n_left * mean, usual) + largest * _count_slots(manifest)))
+    estimate = manifest["estimate"]["usd"] if key == "usd" else {}
+    foreseen = estimate.get("high") or estimate.get("expected") or 0.0  # Models that were not asked at all count here.
+    return float(max(most, foreseen * n_left / n_rows))
+
+
+def _add_up_usual(arms: Sequence[ArmSummary], key: str) -> float | None:
+    """Return what the rows left take if each takes as much as those of its arm; None while that is not known."""
+    total = 0.0
+    for arm in arms:
+        n_left = arm.n_pending + arm.n_errors
+        n_answered = arm.n_total - n_left
+        if not n_left:
+            continue
+        if n_answered < MIN_ANSWERED:
+            return None
+        took = arm.cost_usd if key == "usd" else (arm.prompt_tokens or 0) + (arm.completion_tokens or 0)
+        total += n_left * (took or 0.0) / n_answered
+    return total
+
+
+def _count_slots(manifest: Mapping[str, Any]) -> int:
+    """Return how many requests may be in flight at once, over all endpoints."""
+    slots = {lane["endpoint"]: lane.get("concurrency") or 1 for lane in manifest["lanes"]}
+    return sum(slots.values())
 
 
 def _round_up(usd: float) -> str:

@@ -21,10 +21,14 @@ def open_run(reference: str, *, reports_dir: Path) -> RunFolder:
     """Return the run that a reference means; say so when a newer, unfinished one is passed over.
 
     Raises:
-        UsageError: There is no such run, or it has not ended and so has no tables.
+        UsageError: There is no such run, or it has not ended, or is still running, and so has no tables.
     """
     folder = find_run(reference, reports_dir=reports_dir)
     if not folder.manifest_path.exists():
+        holder = folder.find_holder()
+        if holder is not None:
+            msg = f"the run {folder.run_id} is still running (process {holder}), so it has no tables yet"
+            raise UsageError(msg, hint=f"its journal can be read now: evalrun show {folder.run_id} --journal")
         raise UsageError(
             f"the run {folder.run_id} has not ended, so it has no tables yet",
             hint=f"go on with it: evalrun run JOB --resume {folder.run_id}",

@@ -12,10 +12,10 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from evalrun.cli.console import clean_text, count_noun, format_seconds, print_json
+from evalrun.cli.console import clean_text, count_noun, format_seconds, print_json, print_note
 from evalrun.cli.job_options import json_option, reports_option
 from evalrun.cli.journal_view import JournalFilter, print_journal
-from evalrun.cli.lane_table import print_lanes
+from evalrun.cli.lane_table import print_lanes, require_lanes
 from evalrun.cli.results import SIMULATED
 from evalrun.cli.row_reference import ROW_HELP, make_row_test
 from evalrun.cli.run_argument import RUN_HELP, open_run, run_argument
@@ -41,6 +41,9 @@ _CSV_COLUMNS = (
 )  # fmt: skip
 
 _FILTERED = ("model", "prompt", "category", "status")
+
+_NAMES = ("row_id", "sample_id", *_FILTERED)
+"""What filters go by, but for the verdict."""
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\0")
 
@@ -81,13 +84,19 @@ def command(  # noqa: PLR0913 - one argument for each option
         is_json = as_json or output_format == "jsonl"
         folder = find_run(run, reports_dir=reports_dir)
         return print_journal(folder, wanted, limit=limit if is_limited else None, is_full=full, as_json=is_json)
+    if lanes:
+        require_lanes(find_run(run, reports_dir=reports_dir))
     folder = open_run(run, reports_dir=reports_dir)
+    holder = folder.find_holder()
+    if holder is not None:
+        print_note(f"note: process {holder} is at work in this run; what is shown is as it stood at its last end")
     if lanes:
         print_lanes(read_manifest(folder), as_json=as_json)
         return 0
     mend_run(folder)
     manifest, tables = read_manifest(folder), RunTables(folder)
-    chosen = _choose_rows(tables, _make_filter(filters, rows), is_failed_only=failed, limit=limit)
+    is_wanted = _make_filter(filters, rows)
+    chosen = _choose_rows(tables, is_wanted, is_failed_only=failed, limit=limit)
     if (any(filters.values()) or rows) and not failed:
         chosen = _require_any(chosen, folder)
     if as_json:
@@ -99,7 +108,9 @@ def command(  # noqa: PLR0913 - one argument for each option
     elif output_format == "csv":
         _write_csv(chosen, is_simulated=manifest["is_simulated"])
     else:
-        _write_text(folder, chosen, manifest, excerpt_chars=None if full else EXCERPT_CHARS, is_raw=raw, limit=limit)
+        n_shown = _write_text(folder, chosen, manifest, excerpt_chars=None if full else EXCERPT_CHARS, is_raw=raw)
+        n_rows = n_shown if n_shown != limit else _count_rows(folder, tables, is_wanted, is_failed_only=failed)
+        click.echo(_describe_end(n_shown, n_rows))
     return 0
 
 
@@ -144,6 +155,13 @@ def _choose_rows(
                 n_shown += 1
                 if limit and n_shown >= limit:
                     return
+
+
+def _count_rows(folder: RunFolder, tables: RunTables, is_wanted: Callable[[Row], bool], *, is_failed_only: bool) -> int:
+    """Return how many rows there are to choose from, those beyond the limit included."""
+    names = scan_rows(folder.results_path, _NAMES)
+    rows = ({**name, **verdict} for name, verdict in zip(names, tables.scan_verdicts(), strict=True))
+    return sum((not is_failed_only or is_failing(row)) and is_wanted(row) for row in rows)
 
 
 def _require_any(chosen: Iterator[Graded], folder: RunFolder) -> Iterator[Graded]:
@@ -203,8 +221,8 @@ def _write_text(
     *,
     excerpt_chars: int | None,
     is_raw: bool,
-    limit: int,
-) -> None:
+) -> int:
+    """Print rows as text, and return how many."""
     n_repeats = manifest["job"].get("repeats", manifest["job"].get("epochs", 1))
     if manifest["is_simulated"]:
         click.echo(SIMULATED)
@@ -219,8 +237,16 @@ def _write_text(
             reused = row["reused_from"]
             none = "none" if reused is None else f"in the journal of {reused}, the run that asked"
             click.echo("  raw reply: " + clean_text(body if body is not None else none))
-    more = "; --limit 0 shows all" if limit and n_shown == limit else ""
-    click.echo(f"\n{count_noun(n_shown, 'row')} shown{more}" if n_shown else "no row matches")
+    return n_shown
+
+
+def _describe_end(n_shown: int, n_rows: int) -> str:
+    """Return how many rows were shown, and of how many."""
+    if not n_shown:
+        return "no row matches"
+    if n_shown < n_rows:
+        return f"\n{n_shown:,} of {count_noun(n_rows, 'row')} shown; --limit 0 shows all"
+    return f"\n{count_noun(n_shown, 'row')} shown"
 
 
 def _describe_row(row: Row, grades: Sequence[Row], excerpt_chars: int | None, n_repeats: int) -> list[str]:
@@ -230,7 +256,7 @@ def _describe_row(row: Row, grades: Sequence[Row], excerpt_chars: int | None, n_
         "",
         clean_text(
             f"{mark} {row['sample_id']}{repeat} · {row['model']} · {row['prompt']} · {row['status']}"
-            f" · {format_seconds(row['latency_s'])}"
+            f" · {_describe_time(row)}"
         ),
     ]
     for message in json.loads(row["request"]).get("messages", []):
@@ -240,11 +266,24 @@ def _describe_row(row: Row, grades: Sequence[Row], excerpt_chars: int | None, n_
     if row["output"] is not None:
         lines += _indent("output:", row["output"], excerpt_chars)
     if row["error_code"] is not None:
-        lines += _indent(f"{row['error_code']}:", row["error_message"] or "", excerpt_chars)
+        lines += _describe_error(row, excerpt_chars)
     for grade in grades:
         verdict = {True: "passed", False: "failed", None: "not graded"}[grade["passed"]]
         lines += _indent(f"{grade['grader']} {verdict}:", grade["reason"] or "", excerpt_chars)
     return lines
+
+
+def _describe_time(row: Row) -> str:
+    """Return how long the answer took; one of an older run took no time in this one."""
+    return format_seconds(row["latency_s"]) if row["reused_from"] is None else f"taken over from {row['reused_from']}"
+
+
+def _describe_error(row: Row, excerpt_chars: int | None) -> list[str]:
+    """Return why a row has no answer; one that was never sent has no message of its own."""
+    if row["error_message"]:
+        return _indent(f"{row['error_code']}:", row["error_message"], excerpt_chars)
+    is_unasked = row["status"] == Status.PENDING and not row["attempts"]
+    return [f"  {clean_text(row['error_code'])}" + (": not asked" if is_unasked else "")]
 
 
 def _indent(label: str, text: str, excerpt_chars: int | None) -> list[str]:

@@ -49,6 +49,8 @@ _SLOW_DOWN: Final = re.compile(rb'"slow_down"')
 _TOO_LARGE: Final = re.compile(rb"request too large", re.IGNORECASE)
 """What OpenAI says of a request that takes more than a whole minute's tokens: no pace would let it in."""
 
+_TOO_MANY_REQUESTS: Final = 429
+
 
 class Fate(Enum):
     """What becomes of a row whose attempt failed."""
@@ -299,6 +301,7 @@ class Lane:
             now_s: Monotonic time.
         """
         tries.note(error)
+        self._count_throttling(error)
         if self._is_pause_too_long(error):
             return Ruling(Fate.PARK_AND_STOP)
         self._heed_throttling(error, tries, sent_at_s, now_s)
@@ -357,13 +360,17 @@ class Lane:
             self._log.note("outage", now_s)
         self._ramp.note_overload(now_s)
 
+    def _count_throttling(self, error: ApiError) -> None:
+        """Count and log a 429 whatever comes of it: one that stops the lane was seen as well."""
+        is_refused = error.code == ErrorCode.RATE_LIMITED or error.http_status == _TOO_MANY_REQUESTS
+        self.progress.rate_limited += is_refused
+        if is_refused or _is_slow_down(error):
+            self._log.tell("throttled", http_status=error.http_status, retry_after_s=error.retry_after_s)
+
     def _heed_throttling(self, error: ApiError, tries: Tries, sent_at_s: float, now_s: float) -> None:
         """Make the whole lane wait when the server asks for it: who is refused keeps nobody else from being refused."""
         retry_after_s, is_refused = error.retry_after_s, error.code == ErrorCode.RATE_LIMITED
-        is_slow_down = (is_refused or error.code == ErrorCode.OVERLOADED) and _says(error, _SLOW_DOWN)
-        if is_refused or is_slow_down:
-            self.progress.rate_limited += is_refused
-            self._log.tell("throttled", http_status=error.http_status, retry_after_s=retry_after_s)
+        is_slow_down = _is_slow_down(error)
         if is_slow_down or (is_refused and not _says(error, _TOO_LARGE)):
             self._slow_down(error, sent_at_s, now_s, is_slow_down=is_slow_down)
             if is_refused:
@@ -379,7 +386,10 @@ class Lane:
         """Send more slowly, and fewer at once."""
         note = self._own.note_slow_down if is_slow_down else self._own.note_throttled
         note(error.retry_after_s, now_s, sent_at_s=sent_at_s)
-        self._ramp.note_throttled(now_s)
+        if self._own.heeds_refusals(now_s):
+            self._ramp.note_throttled(now_s)
+        else:
+            self._ramp.forget_refusals()
         if self._refused_since_s is None:
             self._refused_since_s = now_s
 
@@ -424,6 +434,10 @@ class Lane:
             progress.state = "probing"
         else:
             progress.state = "open" if progress.waiting_for is None else "waiting"
+
+
+def _is_slow_down(error: ApiError) -> bool:
+    return error.code in {ErrorCode.RATE_LIMITED, ErrorCode.OVERLOADED} and _says(error, _SLOW_DOWN)
 
 
 def _says(error: ApiError, words: re.Pattern[bytes]) -> bool:

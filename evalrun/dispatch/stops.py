@@ -72,17 +72,17 @@ def explain_refusal(
     """
     code = ErrorCode(error.code)
     if error.retry_after_s is not None and error.retry_after_s > target.options.retry.max_pause_s:
-        return f"{error.message}; {_explain_pause(error.retry_after_s, now)}"
+        return f"{_lead(error.message)}; {_explain_pause(error.retry_after_s, now)}"
     hints = {
         ErrorCode.AUTH: _name_key(target),
         ErrorCode.FORBIDDEN: f"the key may not use this model: {_name_key(target)}",
         ErrorCode.QUOTA: "add credit or raise the limit at the provider",
         ErrorCode.MODEL_NOT_FOUND: _name_model(target, wire_model, known_models),
         ErrorCode.TLS: "mend the certificate, or name its authority's file in SSL_CERT_FILE",
-        ErrorCode.REDIRECT: f"check `base_url` (asked at {target.url})",
+        ErrorCode.REDIRECT: f"check `base_url` (asked at {target.shown_url})",
     }
     hint = hints.get(code)
-    return f"{error.message}; {hint}, then {RESUME_HINT}" if hint else f"{error.message}; {RESUME_HINT}"
+    return f"{_lead(error.message)}; " + (f"{hint}, then {RESUME_HINT}" if hint else RESUME_HINT)
 
 
 def explain_outage(message: str | None, target: Target, *, n_sent: int, down_s: float | None = None) -> str:
@@ -96,12 +96,12 @@ def explain_outage(message: str | None, target: Target, *, n_sent: int, down_s: 
     """
     if down_s is not None:
         return (
-            f"no answer for {down_s:.0f} s, the last failure: {message}; "
-            f"wait until {target.url} is up, then {RESUME_HINT}"
+            f"no answer for {down_s:.0f} s, the last failure: {_lead(message)}; "
+            f"wait until {target.shown_url} is up, then {RESUME_HINT}"
         )
     return (
-        f"no answer in the first {n_sent} attempts, the last one: {message}; "
-        f"check that {target.url} is up, then {RESUME_HINT}"
+        f"no answer in the first {n_sent} attempts, the last one: {_lead(message)}; "
+        f"check that {target.shown_url} is up, then {RESUME_HINT}"
     )
 
 
@@ -113,16 +113,23 @@ def explain_throttling(message: str | None, *, refused_s: float) -> str:
         refused_s: Seconds since the first one after which nothing was let in.
     """
     return (
-        f"nothing was let in for {refused_s:.0f} s, the last refusal: {message}; the limit may be one of a day, or "
-        f"used up by others: wait until it is whole again, or raise it at the provider, then {RESUME_HINT}"
+        f"nothing was let in for {refused_s:.0f} s, the last refusal: {_lead(message)}; the limit may be one of a day, "
+        f"or used up by others: wait until it is whole again, or raise it at the provider, then {RESUME_HINT}"
     )
 
 
 def explain_refusals(error: ApiError, *, n_rows: int) -> str:
     """Return the reason for stopping a lane whose first rows were all refused alike."""
     return (
-        f"the first {n_rows} rows were all refused alike, the last one: {error.message}; mend the job and run it again"
+        f"the first {n_rows} rows were all refused alike, the last one: {_lead(error.message)}; "
+        "mend the job and run it again"
     )
+
+
+def _lead(message: str | None) -> str:
+    """Return what a server said as the beginning of a longer sentence: without the full stop at its end."""
+    text = str(message)
+    return text if text.endswith("..") else text.removesuffix(".")
 
 
 def _explain_pause(retry_after_s: float, now: datetime) -> str:
@@ -138,7 +145,7 @@ def _name_model(target: Target, wire_model: str, known_models: Collection[str]) 
     others = [name for name in known_models if name != wire_model]
     nearest = get_close_matches(wire_model, others, n=1)
     meant = f" (did you mean {nearest[0]}, as in another model of this job?)" if nearest else ""
-    return f"check the model's `model:`{meant} and `base_url` (asked at {target.url})"
+    return f"check the model's `model:`{meant} and `base_url` (asked at {target.shown_url})"
 
 
 def _name_key(target: Target) -> str:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import anyio
 import httpx
@@ -80,11 +81,31 @@ class Target:
     """Sent as `Authorization: Bearer`; None when the endpoint takes none."""
     headers: Mapping[str, str] = field(repr=False)
     """Values of `header_env`, secret; the plain `headers` stay in `options`."""
+    written_url: str | None = None
+    """The base URL as the job writes it, `${NAME}` unresolved; None when nothing in it was resolved."""
 
     @property
     def url(self) -> str:
         """The address that requests are posted to: nothing is inserted between base and path."""
         return self.base_url.rstrip("/") + "/chat/completions"
+
+    @property
+    def shown_url(self) -> str:
+        """The address for messages: what a variable puts into it stays out, as relays take tokens in the path."""
+        return (self.written_url or self.base_url).rstrip("/") + "/chat/completions"
+
+    @property
+    def hidden_path(self) -> str | None:
+        """The base URL's path where variables made part of it, else None."""
+        return urlsplit(self.base_url).path.rstrip("/") if self.hidden_segments else None
+
+    @property
+    def hidden_segments(self) -> tuple[str, ...]:
+        """The parts of the base URL's path that variables made."""
+        if self.written_url is None:
+            return ()
+        written = self.written_url.split("/")
+        return tuple(part for part in urlsplit(self.base_url).path.split("/") if part and part not in written)
 
     @property
     def is_encrypted(self) -> bool:
@@ -123,13 +144,20 @@ class Reply:
     where one was asked for."""
 
 
-def make_target(options: EndpointOptions, *, environ: Mapping[str, str], base_url: str | None = None) -> Target:
+def make_target(
+    options: EndpointOptions,
+    *,
+    environ: Mapping[str, str],
+    base_url: str | None = None,
+    written_url: str | None = None,
+) -> Target:
     """Read an endpoint's secrets and return where its requests go.
 
     Args:
         options: The endpoint.
         environ: Environment variables.
         base_url: Address of an embedded simulator, with its base path; None takes the endpoint's own.
+        written_url: The endpoint's base URL as the job writes it; None = it holds no variable.
 
     Raises:
         ConfigError: A variable is missing, empty or no header value; the message names it, never its value. Or no
@@ -154,6 +182,7 @@ def make_target(options: EndpointOptions, *, environ: Mapping[str, str], base_ur
         options=options,
         api_key=secrets[options.api_key_env] if options.api_key_env is not None else None,
         headers={header: secrets[name] for header, name in options.header_env.items()},
+        written_url=written_url,
     )
     if target.is_encrypted:
         _check_authorities(target)
@@ -207,13 +236,17 @@ class Transport:
         secrets = [*target.headers.values(), *([target.api_key] if target.api_key is not None else [])]
         self.target = target
         self._engine = engine
+        if target.hidden_path is not None:
+            secrets.append(target.hidden_path)
         self._redactor = Redactor(secrets)
+        # A part of a path may be a word as any other (a region, a deployment), which answers must keep.
+        self._failure_redactor = Redactor([*secrets, *target.hidden_segments])
         self._url = httpx.URL(target.url)
         self._headers = _make_headers(target, self._url)
         self._deadlines = deadlines
 
     def __repr__(self) -> str:
-        return f"Transport({self.target.url!r})"
+        return f"Transport({self.target.shown_url!r})"
 
     async def send(self, body: bytes, headers: RawHeaders = (), *, n_choices: int = 1) -> Reply:
         """Post one body and return the finished reply, whatever its status.
@@ -293,12 +326,13 @@ class Transport:
             received = intake.end()
         except IntakeError as failure:
             raise self._make_intake_error(failure, exchange, intake) from None
-        body = self._redactor.redact_bytes(received)
+        redactor = self._redactor if 200 <= intake.status < 300 else self._failure_redactor
+        body = redactor.redact_bytes(received)
         return Reply(
             status=intake.status,
             headers=intake.headers,
             body=body,
-            evidence=intake.make_evidence(self._redactor) if intake.has_failed else None,
+            evidence=intake.make_evidence(self._failure_redactor) if intake.has_failed else None,
             latency_s=exchange.last_byte_s if intake.is_stream else exchange.elapsed_s(),
             first_byte_s=exchange.first_byte_s,
             first_token_s=exchange.first_token_s,
@@ -328,7 +362,7 @@ class Transport:
         evidence = self._make_evidence(exchange, intake)
         if failure.code is ErrorCode.BODY_TOO_LARGE:
             return MalformedReplyError(failure.code, failure.message, **evidence)
-        message = excerpt(self._redactor.redact(failure.message))
+        message = excerpt(self._failure_redactor.redact(failure.message))
         is_gap = failure.code is ErrorCode.STREAM_INCOMPLETE
         text = (
             f"HTTP {intake.status}, but {message}" if is_gap else f"HTTP {intake.status} with a damaged body: {message}"
@@ -336,13 +370,13 @@ class Transport:
         return DamagedReplyError(failure.code, text, **evidence)
 
     def _make_evidence(self, exchange: Exchange, intake: Intake) -> Evidence:
-        evidence = make_evidence(intake.status, intake.headers, intake.make_evidence(self._redactor))
+        evidence = make_evidence(intake.status, intake.headers, intake.make_evidence(self._failure_redactor))
         evidence["bytes_received"] = intake.bytes_received
         evidence["first_token_s"] = exchange.first_token_s
         return evidence
 
     def _read_headers(self, response: httpx.Response) -> dict[str, str]:
-        redact = self._redactor.redact
+        redact = self._failure_redactor.redact
         return {name.decode("latin-1").lower(): redact(value.decode("latin-1")) for name, value in response.headers.raw}
 
     def _translate(self, error: Exception, exchange: Exchange) -> ApiError:
@@ -350,7 +384,7 @@ class Transport:
             exchange.note_unsent()
         fault = _describe_fault(error, exchange)
         port = f":{self._url.port}" if self._url.port else ""
-        text = self._redactor.redact(f"{self._url.host}{port}: {fault.message}")
+        text = self._failure_redactor.redact(f"{self._url.host}{port}: {fault.message}")
         return fault.error_class(fault.code, text, http_status=exchange.status, was_sent=exchange.was_sent)
 
 

@@ -95,7 +95,7 @@ def load_job(
         name=job.name or path.stem,
         raw=raw,
         digest=make_digest(raw),
-        warnings=tuple(map(hide_keys, [*loading.warnings, *_warn(job, places)])),
+        warnings=tuple(map(hide_keys, [*loading.warnings, *_warn(job, raw, places)])),
         places=places,
     )
 
@@ -255,7 +255,7 @@ def _normalise(options: EndpointOptions) -> EndpointOptions:
     return replace(options, simulator=replace(simulator, url=url))
 
 
-def _warn(job: Job, places: Places) -> list[Problem]:
+def _warn(job: Job, raw: Mapping[str, Any], places: Places) -> list[Problem]:
     """Return what is no error, but should be known before the run."""
     warnings = []
     unpriced = [
@@ -269,9 +269,11 @@ def _warn(job: Job, places: Places) -> list[Problem]:
         warnings.append(Problem(message=message, where=places.find(("models",)), hint=hint))
     for name, options in job.endpoints.items():
         if options.base_url is not None and options.base_url.count("/") == 2:
-            message = f"requests go to {options.base_url}/chat/completions; most servers want a path before that"
+            # As the job writes it: what a variable holds is not told.
+            written = raw["endpoints"][name].get("base_url") or options.base_url
+            message = f"requests go to {written}/chat/completions; most servers want a path before that"
             place = places.find(("endpoints", name, "base_url"))
-            warnings.append(Problem(message=message, where=place, hint=f"perhaps base_url: {options.base_url}/v1"))
+            warnings.append(Problem(message=message, where=place, hint=f"perhaps base_url: {written}/v1"))
         warnings += warn_stream_options(options, ("endpoints", name), places.find)
     for index, model in enumerate(job.models):
         endpoint = job.endpoints[str(model.endpoint)]

@@ -6,7 +6,7 @@ for 16 bytes an id, and for the samples that `dataset.sample` draws.
 
 import itertools
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from evalrun.errors import DatasetError, Problem, PromptError
@@ -14,7 +14,7 @@ from evalrun.grader_options import GraderOptions
 from evalrun.job.canonical import encode_json
 from evalrun.job.checks import RESERVED_PARAMS
 from evalrun.job.config import LoadedJob
-from evalrun.job.dataset_files import list_dataset_files
+from evalrun.job.dataset_files import DatasetFile, list_dataset_files
 from evalrun.job.explain import check_grader_type, explain
 from evalrun.job.places import KeyPath
 from evalrun.job.readers import Report, parse_cell, scan_rows
@@ -85,6 +85,11 @@ class SampleSource:
         names = _list_names(self._options)
         place = loaded.where("dataset", "path")
         self._files = list_dataset_files(names, loaded.folder, place) if names else []
+
+    @property
+    def files(self) -> Sequence[DatasetFile]:
+        """The dataset's files, in the order in which they are read."""
+        return self._files
 
     def scan(self, report: Report = _raise_problem, ids: IdMaker | None = None) -> Iterator[Sample]:
         """Yield the samples in dataset order.

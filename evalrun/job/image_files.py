@@ -4,6 +4,7 @@ import base64
 from pathlib import Path
 
 from evalrun.errors import DatasetError
+from evalrun.job.file_marks import FileMarks
 
 MAX_IMAGE_BYTES = 20 * 1024 * 1024
 """Largest image that is read; providers refuse larger ones."""
@@ -16,12 +17,13 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
 )
 
 
-def load_image_url(name: str, root: Path) -> str:
+def load_image_url(name: str, root: Path, marks: FileMarks | None = None) -> str:
     """Return a local image as a `data:` URL.
 
     Args:
         name: Path below the root, as the data have it.
         root: The job's `files_root`; links are followed before the two are compared.
+        marks: Remember the file, where it is wanted to be seen whether it stays as it is.
 
     Raises:
         DatasetError: The path leads outside, or the file is not there, too large, or no image.
@@ -30,12 +32,15 @@ def load_image_url(name: str, root: Path) -> str:
     try:
         if not path.is_file():
             raise DatasetError(f"there is no image file {name!r} below files_root")
-        size = path.stat().st_size
+        stat = path.stat()
+        size = stat.st_size
         if size > MAX_IMAGE_BYTES:
             raise DatasetError(f"the image {name!r} has {size:,} bytes; at most {MAX_IMAGE_BYTES:,} are sent")
         content = path.read_bytes()
     except OSError as error:
         raise DatasetError(f"the image {name!r} cannot be read: {error.strerror}") from error
+    if marks is not None:
+        marks.note_content(path, stat, content)
     return f"data:{_detect_type(content, name)};base64,{base64.b64encode(content).decode()}"
 
 

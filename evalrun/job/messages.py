@@ -10,6 +10,7 @@ from typing import Any
 
 from evalrun.errors import DatasetError, Problem, PromptError
 from evalrun.job.document import suggest_or_list
+from evalrun.job.file_marks import FileMarks
 from evalrun.job.image_files import load_image_url
 from evalrun.job.places import KeyPath
 from evalrun.job.readers import parse_cell
@@ -37,6 +38,7 @@ class CompiledPrompt:
         path: Its key path in the job.
         where: Gives the place of a key path.
         files_root: Folder below which images are read; None when none are.
+        marks: Remembers the images; None when nobody asks.
 
     Raises:
         PromptError: A template does not compile, or a message is not one; all such places at once.
@@ -44,11 +46,18 @@ class CompiledPrompt:
 
     __slots__ = ("_column", "_messages", "name", "uses_repeat")
 
-    def __init__(self, options: PromptOptions, path: KeyPath, where: Where, files_root: Path | None) -> None:
+    def __init__(
+        self,
+        options: PromptOptions,
+        path: KeyPath,
+        where: Where,
+        files_root: Path | None,
+        marks: FileMarks | None = None,
+    ) -> None:
         """Compile every string once."""
         self.name = options.name
         self._column = options.messages_column
-        compiler = _Compiler(where, files_root)
+        compiler = _Compiler(where, files_root, marks)
         self._messages = compiler.compile_messages(options, path)
         if compiler.problems:
             raise PromptError(compiler.problems)
@@ -98,11 +107,12 @@ def _read_column(sample: Sample, column: str) -> list[Mapping[str, Any]]:
 class _Compiler:
     """Turns the strings of messages into templates; collects what cannot be used."""
 
-    def __init__(self, where: Where, files_root: Path | None) -> None:
+    def __init__(self, where: Where, files_root: Path | None, marks: FileMarks | None) -> None:
         self.problems: list[Problem] = []
         self.names: set[str] = set()
         self._where = where
         self._files_root = files_root
+        self._marks = marks
 
     def compile_messages(self, options: PromptOptions, path: KeyPath) -> list[tuple[dict[str, Any], Render | None]]:
         compiled: list[tuple[dict[str, Any], Render | None]] = []
@@ -167,7 +177,7 @@ class _Compiler:
         return lambda _scope: value
 
     def _compile_image(self, part: Mapping[str, Any], path: KeyPath) -> Render:
-        here, source, root = (*path, "image_file"), part["image_file"], self._files_root
+        here, source, root, marks = (*path, "image_file"), part["image_file"], self._files_root, self._marks
         unknown = sorted(set(part) - {"type", "image_file", "detail"})
         if unknown:
             self._refuse(f"unknown key `{unknown[0]}` beside `image_file`", (*path, unknown[0]), "known: type, detail")
@@ -182,7 +192,7 @@ class _Compiler:
         detail = {"detail": part["detail"]} if "detail" in part else {}
 
         def build(scope: Scope) -> dict[str, Any]:
-            url = load_image_url(render(scope), root)
+            url = load_image_url(render(scope), root, marks)
             return {"type": "image_url", "image_url": {"url": url, **detail}}
 
         return build

@@ -7,11 +7,13 @@ every id depend on the job alone, so that a resumed run finds its rows again.
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from hashlib import sha256
 from typing import Any
 
 from evalrun.errors import AuthorError, DatasetError, Problem, PromptError, UsageError
 from evalrun.job.bodies import BodyEncoder
 from evalrun.job.bodies import make_row_id as make_row_id
+from evalrun.job.canonical import encode_canonical
 from evalrun.job.config import LoadedJob
 from evalrun.job.dataset import SampleSource
 from evalrun.job.document import suggest_or_list
@@ -21,6 +23,7 @@ from evalrun.job.estimate import (
     estimate_model,
     sum_usd,
 )
+from evalrun.job.file_marks import FileMarks
 from evalrun.job.literal_keys import hide_keys
 from evalrun.job.messages import CompiledPrompt
 from evalrun.job.preflight import Preflight
@@ -72,10 +75,14 @@ class Plan:
         self.prompts: tuple[PromptOptions, ...] = _choose(job.prompts, selection.prompts, "--prompt")
         self.repeats = job.repeats
         self._source = SampleSource(loaded, limit=selection.limit, where=selection.where)
+        self._marks = FileMarks()
+        for file in self._source.files:
+            self._marks.note(file.path, file.shown)
+        self._dataset_digest: str | None = None
         self._has_where = selection.where is not None
         files_root = loaded.folder / job.files_root if job.files_root is not None else None
         self._prompts = [
-            CompiledPrompt(prompt, ("prompts", job.prompts.index(prompt)), loaded.places.find, files_root)
+            CompiledPrompt(prompt, ("prompts", job.prompts.index(prompt)), loaded.places.find, files_root, self._marks)
             for prompt in self.prompts
         ]
         self._encoders = [BodyEncoder(model, job.endpoints[str(model.endpoint)]) for model in self.models]
@@ -89,13 +96,13 @@ class Plan:
         self._repeated_ids: frozenset[str] | None = None
 
     def requests(self, *, models: Collection[str] | None = None) -> Iterator[Request]:
-        """Yield the requests in plan order.
+        """Yield the requests in plan order; a look at all of them ends by making sure that no file has changed.
 
         Args:
             models: Names of the models wanted; None for all. An index counts over the whole plan all the same.
 
         Raises:
-            DatasetError: A row cannot be used; `check` finds these before anything is sent.
+            DatasetError: A row cannot be used, or a file has changed; `check` finds the former before anything is sent.
             PromptError: A template does not fit a sample.
         """
         wanted = [
@@ -112,6 +119,44 @@ class Plan:
                     start = first_index + position * self.repeats
                     yield from self._make_requests(rendering, prompt, model, encoder, start)
                 first_index += rows_per_prompt
+        if models is None:
+            self.require_unchanged()
+
+    def find_changes(self) -> list[str]:
+        """Return what became of the files that the plan reads, since `check` read them; nothing when rows are the same.
+
+        A file that was only touched, or copied to its own place, is no change: what counts is what it holds.
+        """
+        if self._dataset_digest is None:
+            return []
+        changes = self._marks.find_changes()
+        paths = {file.path for file in self._source.files}
+        touched = [change.path for change in changes if change.path in paths]
+        if touched and self._digest_dataset() == self._dataset_digest:
+            for path in touched:
+                self._marks.renew(path)
+            changes = [change for change in changes if change.path not in paths]
+        return [change.message for change in changes]
+
+    def require_unchanged(self) -> None:
+        """Make sure that the rows are still those that `check` saw.
+
+        Raises:
+            DatasetError: A file has changed since then.
+        """
+        changes = self.find_changes()
+        if changes:
+            raise DatasetError([Problem(message=f"{change} since it was checked") for change in changes])
+
+    def _digest_dataset(self) -> str | None:
+        """Return the digest of the samples as they are now, as `check` makes it; None when they cannot be read."""
+        digest = sha256()
+        try:
+            for sample in self._source.scan():
+                digest.update(encode_canonical([sample.sample_id, sample.row]))
+        except AuthorError:
+            return None
+        return digest.hexdigest()
 
     def make_target(self, request: Request) -> bytes:
         """Return whom one of this plan's requests asks, as canonical JSON."""
@@ -201,6 +246,7 @@ class Plan:
         if preflight.n_samples == 0:
             raise self._make_empty_error()
         self._repeated_ids = ids.repeated
+        self._dataset_digest = preflight.digest.hexdigest()
         return self._total(preflight)
 
     def _total(self, preflight: Preflight) -> PlanTotals:

@@ -4,7 +4,6 @@ Manifest, summary and rows enter; tiles, small print and warnings leave as text.
 as unknown, so that old and foreign runs render too.
 """
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,11 +21,10 @@ from evalrun.report.figures import (
     read_number,
 )
 from evalrun.report.model import ReportData, count_rows
+from evalrun.report.words import word_plainly
+from evalrun.wall_time import read_wall_time
 
 _DIGEST_CHARS = 12
-
-
-_MARKED_CODE = re.compile("`([^`]+)`")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +83,10 @@ def build_warnings(data: ReportData) -> tuple[str, ...]:
     found = [str(warning) for warning in data.manifest.get("warnings") or ()]
     found += _warn_of_lanes(data.manifest.get("lanes") or ())
     found += _warn_of_counts(data)
+    found += _warn_of_doubts(data.manifest)
     found += _warn_of_stale_rows(_get(data.manifest, "stale"))
     found += _warn_of_names(data)
-    # Messages mark code with backticks, which a page shows as they stand; quotes read well everywhere.
-    return tuple(dict.fromkeys(_MARKED_CODE.sub(r"“\1”", warning) for warning in found))
+    return tuple(dict.fromkeys(word_plainly(warning, data.manifest) for warning in found))
 
 
 def _build_tiles(data: ReportData) -> tuple[Fact, ...]:
@@ -109,15 +107,11 @@ def _build_tiles(data: ReportData) -> tuple[Fact, ...]:
             name="Errors",
             value=format_count(n_errors),
             note=(f"{format_percent(n_errors / n_rows)} of rows{pending}" if n_rows else ""),
-            is_alarming=n_errors + n_pending > 0,
+            is_alarming=n_errors > 0,
         ),
         _build_tokens(data),
         _build_spend(data),
-        Fact(
-            name="Wall time",
-            value=format_duration(read_number(data.manifest.get("wall_s"))),
-            note=_describe_time_estimate(data.manifest),
-        ),
+        _build_wall_time(data.manifest),
     )
 
 
@@ -138,7 +132,11 @@ def _build_requests(data: ReportData) -> Fact:
         return Fact(name="Requests", value=UNKNOWN)
     notes = []
     if attempts is not None:
-        notes.append(f"{format_count(attempts)} attempts, {format_count(attempts - requests)} retries")
+        n_again = _read_count(data.manifest, "asked_again_after_doubt")
+        n_retries = max(attempts - requests - n_again, 0)
+        notes.append(f"{format_count(attempts)} attempts, {format_count(n_retries)} retries")
+        if n_again:
+            notes.append(f"{n_again:,} sent once more after a crash")
     n_reused = int(read_number(totals.get("reused_rows")) or 0)
     if n_reused:
         notes.append(f"{_count(n_reused, 'row', 'rows')} taken over from older runs")
@@ -168,11 +166,21 @@ def _build_spend(data: ReportData) -> Fact:
     return Fact(name="Spend", value=format_usd(usd), note=", ".join(notes), is_alarming=n_unknown > 0)
 
 
-def _describe_time_estimate(manifest: Mapping[str, Any]) -> str:
+def _build_wall_time(manifest: Mapping[str, Any]) -> Fact:
+    """Return the time of all calls; that of killed ones is unknown, and the sum then a lower bound."""
+    wall, notes = read_wall_time(manifest), []
+    n_calls = max(_read_count(manifest, "n_calls"), 1)
+    if n_calls > 1:
+        notes.append(f"{n_calls:,} calls")
+    is_bound = wall.seconds is not None and wall.n_unknown > 0
+    if is_bound:
+        notes.append(f"{wall.n_unknown:,} of unknown time")
     low, high = _read_range(manifest, "time_s")
-    if low is None or high is None:
-        return ""
-    return f"estimated {format_duration(low)} to {format_duration(high)}"
+    if low is not None and high is not None:
+        notes.append(f"estimated {format_duration(low)} to {format_duration(high)}")
+    return Fact(
+        name="Wall time", value=("≥ " if is_bound else "") + format_duration(wall.seconds), note=", ".join(notes)
+    )
 
 
 def _build_details(data: ReportData) -> tuple[Fact, ...]:
@@ -185,6 +193,7 @@ def _build_details(data: ReportData) -> tuple[Fact, ...]:
         Fact(name="Models", value=", ".join(sorted({arm.model for arm in data.summary.arms})) or UNKNOWN),
         Fact(name="Prompts", value=", ".join(sorted({arm.prompt for arm in data.summary.arms})) or UNKNOWN),
     ]
+    found += _tell_calls(manifest)
     if manifest.get("job_path"):
         found.append(Fact(name="Job file", value=str(manifest["job_path"])))
     found += [
@@ -195,6 +204,16 @@ def _build_details(data: ReportData) -> tuple[Fact, ...]:
     software = ", ".join(f"{name} {version}" for name, version in versions.items())
     found.append(Fact(name="Software", value=software or UNKNOWN))
     return tuple(found)
+
+
+def _tell_calls(manifest: Mapping[str, Any]) -> list[Fact]:
+    """Return how many calls a run took that was resumed, and what was sent twice for its crashes."""
+    n_calls, n_again = _read_count(manifest, "n_calls"), _read_count(manifest, "asked_again_after_doubt")
+    facts = [Fact(name="Calls", value=f"{n_calls:,}")] if n_calls > 1 else []
+    if n_again:
+        told = f"{_count(n_again, 'request, its', 'requests, their')} first cost unknown"
+        facts.append(Fact(name="Sent once more after a crash", value=told))
+    return facts
 
 
 def _build_prices(prices: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[PriceRow, ...]]:
@@ -224,8 +243,8 @@ def _warn_of_lanes(lanes: Sequence[Any]) -> list[str]:
 def _warn_of_counts(data: ReportData) -> list[str]:
     arms, statuses = data.summary.arms, data.summary.statuses
     counts = (
-        (statuses.get(Status.PENDING, 0), "row was not asked; `evalrun run --resume` goes on.",
-         "rows were not asked; `evalrun run --resume` goes on."),
+        (statuses.get(Status.PENDING, 0), "row is pending; `evalrun run JOB --resume` goes on.",
+         "rows are pending; `evalrun run JOB --resume` goes on."),
         (statuses.get(Status.TRUNCATED, 0), "answer was cut off by the token limit.",
          "answers were cut off by the token limit."),
         (statuses.get(Status.EMPTY, 0), "answer was empty; it is graded as empty text.",
@@ -241,6 +260,30 @@ def _warn_of_counts(data: ReportData) -> list[str]:
          "answers have no known cost; sums of money leave them out."),
     )  # fmt: skip
     return [f"{count:,} {one if count == 1 else many}" for count, one, many in counts if count]
+
+
+def _warn_of_doubts(manifest: Mapping[str, Any]) -> list[str]:
+    """Say which requests may have been billed though nobody saw their answers."""
+    n_again, n_lost = _read_count(manifest, "asked_again_after_doubt"), _read_count(manifest, "in_doubt")
+    found = []
+    if n_again:
+        verb = (
+            "was in flight when the run broke off and was"
+            if n_again == 1
+            else ("were in flight when the run broke off and were")
+        )
+        who = "it" if n_again == 1 else "they"
+        found.append(
+            f"{_count(n_again, 'request', 'requests')} {verb} sent once more; {who} may have been billed the first "
+            "time too: that cost is unknown and in no sum here."
+        )
+    if n_lost:
+        verb, has, who = ("was", "has", "it") if n_lost == 1 else ("were", "have", "they")
+        found.append(
+            f"{_count(n_lost, 'request', 'requests')} {verb} in flight when the run ended and {has} no outcome; "
+            f"{who} may have been billed: that cost is unknown and in no sum here."
+        )
+    return found
 
 
 def _warn_of_stale_rows(stale: Mapping[str, Any]) -> list[str]:
@@ -267,6 +310,12 @@ def _count(number: int, one: str, many: str) -> str:
 def _get(mapping: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = mapping.get(key)
     return value if isinstance(value, Mapping) else {}
+
+
+def _read_count(manifest: Mapping[str, Any], key: str) -> int:
+    """Return a count of run.json; 0 where an older evalrun, or somebody else, wrote none."""
+    value = manifest.get(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
 def _read_range(manifest: Mapping[str, Any], quantity: str) -> tuple[float | None, float | None]:

@@ -22,6 +22,7 @@ from evalrun.report.figures import (
 )
 from evalrun.report.model import MARK_WORDS, Mark, ReportData, ReportRow, count_rows, explain_row, order_worst_first
 from evalrun.report.text import clip, make_excerpt, make_visible
+from evalrun.report.words import word_report_plainly
 
 MAX_BYTES = 900_000
 """GitHub drops a step summary of more than 1,024 KB as a whole."""
@@ -64,6 +65,7 @@ _MAX_OUTPUT_CHARS = 1_500
 
 def render_markdown(data: ReportData) -> str:
     """Return the report as Markdown, below 900 KB."""
+    data = word_report_plainly(data)
     facts = build_facts(data)
     parts = [f"# {_code(facts.title)}: {_OUTCOMES.get(data.verdict.outcome, _OUTCOMES['none'])}"]
     if data.summary.is_simulated:

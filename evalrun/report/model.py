@@ -219,8 +219,10 @@ def explain_row(row: ReportRow, *, include: Include) -> str:
         undecided = [grade for grade in row.grades if grade.passed is None]
         return _explain_grades(undecided, include=include) or "no grader applies to this sample"
     if row.mark in (Mark.ERROR, Mark.PENDING, Mark.FILTERED):
-        status = f"HTTP {row.http_status}" if row.http_status is not None else None
         message = row.error_message if include != "none" else None
+        status = f"HTTP {row.http_status}" if row.http_status is not None else None
+        if status is not None and message is not None and message.startswith(f"{status}:"):
+            status = None  # Most messages begin with it.
         return ": ".join(part for part in (row.error_code, status, message) if part)
     return ""
 

@@ -30,6 +30,7 @@ from evalrun.report.figures import (
 from evalrun.report.model import MARK_WORDS, Mark, ReportData, ReportRow, count_rows, explain_row, order_worst_first
 from evalrun.report.payload import build_payload, make_item_id
 from evalrun.report.text import make_excerpt, make_visible
+from evalrun.report.words import word_report_plainly
 
 N_STATIC_ITEMS = 20
 """Failing items that stand in the page for readers without JavaScript, and on paper."""
@@ -66,7 +67,7 @@ def render_html(data: ReportData) -> str:
     """Return the report as one HTML page."""
     style, script = _read_asset("report.css"), _read_asset("report.js")
     return _ENVIRONMENT.get_template("report.html.j2").render(
-        **_build_scope(data),
+        **_build_scope(word_report_plainly(data)),
         style=Markup(style),  # noqa: S704 - our own file, and its hash is the page's policy
         script=Markup(script),  # noqa: S704 - likewise
         style_hash=_hash_source(style),

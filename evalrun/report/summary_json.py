@@ -13,15 +13,16 @@ from typing import Any
 from evalrun.records import SCHEMA_VERSION
 from evalrun.report.figures import read_number
 from evalrun.report.model import ReportData
+from evalrun.wall_time import read_wall_time
 
 
 def build_summary_json(data: ReportData) -> dict[str, Any]:
     """Return what summary.json holds.
 
     Returns:
-        `schema_version`, `simulated`, `run` (id, job, times, digests, versions, totals, lanes that stopped, budget,
-        reused and stale rows, warnings), `headline`, `arms` best first, `best`, `tests`, `statuses`, `errors` and
-        `verdict`, with the fields of the records.
+        `schema_version`, `simulated`, `run` (id, job, times, calls and what they left in doubt, digests, versions,
+        totals, lanes that stopped, budget, reused and stale rows, warnings), `headline`, `arms` best first, `best`,
+        `tests`, `statuses`, `errors` and `verdict`, with the fields of the records.
     """
     summary = data.summary
     return {
@@ -41,12 +42,18 @@ def build_summary_json(data: ReportData) -> dict[str, Any]:
 def _build_run(manifest: Mapping[str, Any]) -> dict[str, Any]:
     totals = manifest.get("totals")
     known = totals if isinstance(totals, Mapping) else {}
+    wall = read_wall_time(manifest)
     return {
         "run_id": manifest.get("run_id"),
         "job_name": manifest.get("job_name"),
         "started_at": manifest.get("started_at"),
         "finished_at": manifest.get("finished_at"),
         "wall_s": read_number(manifest.get("wall_s")),
+        "total_wall_s": wall.seconds,
+        "n_calls_of_unknown_time": wall.n_unknown,
+        "n_calls": _to_json(manifest.get("n_calls")),
+        "in_doubt": _to_json(manifest.get("in_doubt")),
+        "asked_again_after_doubt": _to_json(manifest.get("asked_again_after_doubt")),
         "digests": _to_json(manifest.get("digests")),
         "versions": _to_json(manifest.get("versions")),
         # Money is kept as decimal text in some manifests; here every total is a number.

@@ -179,6 +179,26 @@ class RunFolder:
             # Closing releases the lock; the file stays, since removing it would race with the next holder.
             os.close(handle)
 
+    def find_holder(self) -> str | None:
+        """Return the number of the process that holds the folder, `unknown` where it left none; None when nobody does.
+
+        To ask, the lock is shared for a moment: whoever wants it whole in just that moment is refused.
+        """
+        try:
+            handle = os.open(self.path / _LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:  # Never locked, or not ours to read.
+            return None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _read_holder(handle)
+        except OSError:  # A file system without locks: nobody holds one.
+            return None
+        else:
+            return None
+        finally:
+            os.close(handle)
+
     def _take_lock(self) -> int:
         path = self.path / _LOCK_NAME
         try:
@@ -191,7 +211,7 @@ class RunFolder:
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
         except BlockingIOError as error:
-            holder = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            holder = _read_holder(handle)
             os.close(handle)
             msg = f"{self.path} is in use by another evalrun (process {holder}); wait for it, or stop it"
             raise FolderBusyError(msg) from error
@@ -199,6 +219,10 @@ class RunFolder:
             os.close(handle)
             raise _explain(error, path, "lock") from error
         return handle
+
+
+def _read_holder(handle: int) -> str:
+    return os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
 
 
 def make_run_id(now: datetime, rng: Random) -> str:

@@ -8,7 +8,7 @@ cannot write (lone surrogates, integers beyond 64 bits) is written by the standa
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -40,7 +40,6 @@ class Frame(NamedTuple):
     """JSON in UTF-8, as the checksum saw it."""
 
 
-FRAME_START = b'{"v":'
 _STANDARD_JSON = b'{"enc":"std"'
 _HEAD = re.compile(rb'\{"v":1,"t":"(run|started|attempt|done)","crc":"([0-9a-f]{8})","b":')
 _KINDS = {kind.value.encode(): kind for kind in Kind}
@@ -49,6 +48,8 @@ _STATUSES = {member.value: member for member in Status}
 _COST_SOURCES = {member.value: member for member in CostSource}
 _USAGE_SOURCES = {member.value: member for member in UsageSource}
 _PREFIXES = {kind: f'{{"v":{FORMAT_VERSION},"t":"{kind}","crc":"'.encode() for kind in Kind}
+NOT_UNDERSTOOD = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What reading a record raises whose checksum holds, and whose values are not what evalrun writes."""
 _OTHER_VERSION = re.compile(rb'\{"v":(?!1,)([0-9]{1,6}),"t":"')
 
 
@@ -92,6 +93,17 @@ def parse_frame(line: bytes) -> Frame | None:
     return Frame(_KINDS[head[1]], body)
 
 
+def parse_head(line: bytes) -> tuple[int, int] | None:
+    """Return how long the head of a line is, and the checksum that it names; None when it is no head of ours."""
+    head = _HEAD.match(line)
+    return None if head is None else (head.end(), int(head[2], 16))
+
+
+def find_heads(data: bytes, *, start: int = 0) -> Iterator[int]:
+    """Yield where in some bytes a line may begin."""
+    return (head.start() for head in _HEAD.finditer(data, start))
+
+
 def parse_other_version(line: bytes) -> int | None:
     """Return the version that a line names when it is not the one that is read here; None for any other line."""
     match = _OTHER_VERSION.match(line)
@@ -99,18 +111,33 @@ def parse_other_version(line: bytes) -> int | None:
 
 
 def parse_body(body: bytes) -> dict[str, Any]:
-    """Return the fields of a frame's body."""
+    """Return the fields of a frame's body.
+
+    Raises:
+        ValueError: It is no JSON object, or is nested too deeply to be one of ours.
+    """
     if body.startswith(_STANDARD_JSON):
-        fields: dict[str, Any] = json.loads(body)
-        del fields["enc"]
-        return fields
-    parsed: dict[str, Any] = orjson.loads(body)
-    return parsed
+        try:
+            fields = json.loads(body)
+        except RecursionError:
+            msg = "nested too deeply"
+            raise ValueError(msg) from None
+        fields.pop("enc", None)
+    else:
+        fields = orjson.loads(body)
+    if type(fields) is not dict:
+        msg = "not a JSON object"
+        raise ValueError(msg)
+    return fields
 
 
 def parse_outcome(body: bytes, *, with_attempt: bool = True) -> Outcome:
     """Return the outcome of a `done` frame; its `last_attempt` is left out (None) where it is not wanted."""
-    fields = parse_body(body)
+    return build_outcome(parse_body(body), with_attempt=with_attempt)
+
+
+def build_outcome(fields: Mapping[str, Any], *, with_attempt: bool = True) -> Outcome:
+    """Return the outcome that the fields of a `done` frame stand for."""
     usage = _unpack_usage(fields.get("usage"))
     completion, last_attempt = fields.get("completion"), fields.get("last_attempt") if with_attempt else None
     get = fields.get

@@ -27,6 +27,7 @@ from evalrun.store.journal_format import (
     parse_last_attempt,
     parse_outcome,
 )
+from evalrun.store.segment_lines import open_segment, scan_segment
 
 SEGMENT_GLOB = "[0-9][0-9][0-9][0-9][0-9][0-9].jsonl"
 
@@ -246,15 +247,14 @@ class JournalIndex:
     def scan_attempts(self) -> Iterator[Attempt]:
         """Read every attempt of the run, failed and final ones, in the order they were written."""
         for path in list_segments(self._journal_dir):
-            with path.open("rb") as handle:
-                for line in handle:
-                    frame = parse_frame(line)
-                    if frame is None:
-                        continue  # Torn or damaged: counted when the index was made.
-                    if frame.kind is Kind.ATTEMPT:
-                        yield parse_attempt(frame.body)
-                    elif frame.kind is Kind.DONE and (last := parse_last_attempt(frame.body)) is not None:
-                        yield last
+            for line in scan_segment(path):
+                frame = line.frame
+                if frame is None:
+                    continue  # Torn or damaged: counted when the index was made.
+                if frame.kind is Kind.ATTEMPT:
+                    yield parse_attempt(frame.body)
+                elif frame.kind is Kind.DONE and (last := parse_last_attempt(frame.body)) is not None:
+                    yield last
 
     def close(self) -> None:
         """Close the segments that were opened for reading."""
@@ -409,7 +409,7 @@ class JournalIndex:
         handle = self._handles.get(segment)
         if handle is None:
             path = make_segment_path(self._journal_dir, segment)
-            handle = self._handles[segment] = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            handle = self._handles[segment] = open_segment(path)
         return handle
 
 

@@ -6,35 +6,17 @@ unless a repair is asked for; a repair keeps every good record and the damaged f
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from evalrun.errors import JournalDamagedError, SchemaMismatchError, StoreError
 from evalrun.store.folder import RunFolder, sync_folder, write_atomically
-from evalrun.store.journal_format import (
-    FORMAT_VERSION,
-    FRAME_START,
-    Frame,
-    Kind,
-    parse_body,
-    parse_frame,
-    parse_other_version,
-)
+from evalrun.store.journal_format import NOT_UNDERSTOOD, Frame, Kind, parse_body
 from evalrun.store.journal_index import JournalIndex, list_segments
-
-
-class JournalLine(NamedTuple):
-    """One line of a segment, good or bad, or the part of a damaged line that is a good frame."""
-
-    path: Path
-    number: int
-    """1-based, in its segment."""
-    offset: int
-    data: bytes
-    frame: Frame | None
-    """None when the line does not prove itself."""
+from evalrun.store.segment_lines import JournalLine as JournalLine
+from evalrun.store.segment_lines import scan_segment as scan_segment
 
 
 class PlacedFrame(NamedTuple):
@@ -89,6 +71,9 @@ def read_first_session(folder: RunFolder) -> dict[str, Any] | None:
             for line in scan_segment(path):
                 if line.frame is not None and line.frame.kind is Kind.RUN:
                     return parse_body(line.frame.body)
+    except ValueError as error:
+        msg = f"{folder.journal_dir}: the record of the call that began the run is not as evalrun writes it ({error})"
+        raise SchemaMismatchError(msg) from error
     except OSError as error:
         msg = f"cannot read the journal in {folder.journal_dir}: {error.strerror or error}; check the disk"
         raise StoreError(msg) from error
@@ -122,7 +107,7 @@ def _fill_index(index: JournalIndex, folder: RunFolder) -> JournalLine | None:
         for line in scan_segment(path, take=None if first_bad else partial(index.add_usual_line, segment=segment)):
             if line.frame is None:
                 first_bad = first_bad or line
-                index.torn_bytes += len(line.data)
+                index.torn_bytes += line.n_bytes
             elif first_bad is not None:
                 raise _make_damaged_error(first_bad, line)
             else:
@@ -133,66 +118,10 @@ def _fill_index(index: JournalIndex, folder: RunFolder) -> JournalLine | None:
 def _add_line(index: JournalIndex, line: JournalLine, frame: Frame, segment: int) -> None:
     try:
         index.add_frame(frame, segment=segment, offset=line.offset, length=len(line.data))
-    except (KeyError, TypeError, ValueError) as error:
+    except NOT_UNDERSTOOD as error:
         msg = f"{line.path}:{line.number}: a whole record that this version does not understand ({error!r}); use the "
         msg += "version of evalrun that wrote it"
         raise SchemaMismatchError(msg) from error
-
-
-def scan_segment(path: Path, *, take: Callable[..., bool] | None = None) -> Iterator[JournalLine]:
-    """Yield every line of a segment, in order; nothing on disk changes.
-
-    Args:
-        path: The segment.
-        take: Is given each line and its `offset` until a bad one comes; a line that it takes (True) is not yielded.
-
-    Raises:
-        SchemaMismatchError: Another version of evalrun wrote it.
-        OSError: The segment cannot be read.
-    """
-    offset = 0
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    with os.fdopen(handle, "rb", buffering=1024 * 1024) as lines:
-        for number, data in enumerate(lines, start=1):
-            if take is None or not take(data, offset=offset):
-                frame = parse_frame(data)
-                if frame is not None:
-                    yield JournalLine(path, number, offset, data, frame)
-                else:
-                    take = None
-                    _check_version(path, number, data)
-                    yield from _split_damaged(path, number, offset, data)
-            offset += len(data)
-
-
-def _check_version(path: Path, number: int, data: bytes) -> None:
-    """Refuse a segment that another version began; a version begins a segment of its own, so a lone line is damage."""
-    version = parse_other_version(data)
-    if number == 1 and version is not None and not _is_ours_from_line_2(path, len(data)):
-        advice = "update evalrun" if version > FORMAT_VERSION else "use the version of evalrun that wrote it"
-        msg = f"{path} is a journal of version {version}, this evalrun reads version {FORMAT_VERSION}; nothing was "
-        msg += f"changed. To read it, {advice}"
-        raise SchemaMismatchError(msg)
-
-
-def _is_ours_from_line_2(path: Path, offset: int) -> bool:
-    """Tell whether the second line proves itself: then the version in the first one is a flipped bit."""
-    with path.open("rb") as lines:
-        lines.seek(offset)
-        return parse_frame(lines.readline()) is not None
-
-
-def _split_damaged(path: Path, number: int, offset: int, data: bytes) -> Iterator[JournalLine]:
-    """Yield a bad line; a good frame that hangs on it, because the newline before it was lost, comes by itself."""
-    start = data.find(FRAME_START, 1)
-    while start > 0:
-        frame = parse_frame(data[start:])
-        if frame is not None:
-            yield JournalLine(path=path, number=number, offset=offset, data=data[:start], frame=None)
-            yield JournalLine(path=path, number=number, offset=offset + start, data=data[start:], frame=frame)
-            return
-        start = data.find(FRAME_START, start + 1)
-    yield JournalLine(path=path, number=number, offset=offset, data=data, frame=None)
 
 
 def _make_damaged_error(bad: JournalLine, good: JournalLine) -> JournalDamagedError:
@@ -221,7 +150,7 @@ def _repair_segments(folder: RunFolder) -> int:
     """Rewrite each damaged segment with its good records only; return how many bytes were left out."""
     dropped_bytes = 0
     for path in list_segments(folder.journal_dir):
-        bad_bytes = sum(len(line.data) for line in scan_segment(path) if line.frame is None)
+        bad_bytes = sum(line.n_bytes for line in scan_segment(path) if line.frame is None)
         if bad_bytes:
             _keep_damaged(path)
             write_atomically(path, lambda temp, path=path: _write_good_lines(path, temp))  # type: ignore[misc]

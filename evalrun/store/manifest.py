@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 from evalrun.errors import ManifestDamagedError, SchemaMismatchError, StoreError
 from evalrun.records import FINISHED, PASSING, SCHEMA_VERSION, Status
@@ -86,8 +86,17 @@ def read_manifest(folder: RunFolder) -> dict[str, Any]:
     return dict(manifest)
 
 
-def count_done(folder: RunFolder) -> int | None:
-    """Return how many rows run.json counts as done; None when it is not there or damaged, so that it cannot tell.
+class Extent(NamedTuple):
+    """How much a journal has to hold, as far as run.json tells."""
+
+    n_done: int
+    """Rows that were done when it was written."""
+    n_records: int | None
+    """Records that the journal had then; None in a run.json that does not say."""
+
+
+def read_extent(folder: RunFolder) -> Extent | None:
+    """Return what run.json tells of its journal; None when it is not there or damaged, so that it cannot tell.
 
     Raises:
         SchemaMismatchError: It is of another version.
@@ -101,7 +110,11 @@ def count_done(folder: RunFolder) -> int | None:
             raise
         return None
     counts: Mapping[str, int] = manifest["counts"]
-    return sum(count for status, count in counts.items() if status in FINISHED)
+    n_records = manifest.get("journal_records")
+    return Extent(
+        sum(count for status, count in counts.items() if status in FINISHED),
+        n_records if isinstance(n_records, int) else None,
+    )
 
 
 def is_finished(manifest: Mapping[str, Any]) -> bool:

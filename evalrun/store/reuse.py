@@ -7,17 +7,20 @@ again. An older run may be finished, killed or still alive: what its journal pro
 import os
 import re
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from evalrun.errors import JournalDamagedError
-from evalrun.records import FINISHED, Outcome
+from evalrun.records import FINISHED, Outcome, Status
 from evalrun.store.folder import RunFolder
-from evalrun.store.journal_format import Kind, parse_body, parse_frame, parse_outcome
+from evalrun.store.journal_format import Kind, parse_body, parse_frame
 from evalrun.store.journal_index import RowTable
 from evalrun.store.journal_scan import PlacedFrame, scan_good_frames
+from evalrun.store.segment_lines import open_segment
+from evalrun.store.stored_outcome import is_digest, is_run_id, parse_stored_outcome
 
 # The head of nearly every `done` body, up to where a chain of reuses would show; what does not match is parsed as JSON.
 _HEAD = re.compile(
@@ -25,6 +28,7 @@ _HEAD = re.compile(
     rb'(?:"error_code":"[a-z0-9_]+",)?(?:"billed_usd":"[0-9.E+-]+",)?(?:"cost_usd":"[0-9.E+-]+",)?'
     rb'"cost_source":"[a-z]+",(?!"reused_from")'
 )
+_STATUSES = frozenset(status.value for status in Status)
 _OWN = ""
 """Stands for the run that takes, in place of a run_id: there a row is found by what it asked, whoever asked it."""
 
@@ -64,6 +68,10 @@ class StoredOutcomes:
         self._files: list[tuple[Path, str]] = []
         self._handles: dict[int, int] = {}
         self._origins: dict[str, None] = {}
+        self.notes: list[str] = []
+        """What is worth saying of how the runs were read."""
+        self.left_out: Counter[str] = Counter()
+        """Records that are not as evalrun writes them, and so are not taken, by the run that they stand in."""
         if own is not None:
             for head, placed, file in self._scan(own):
                 self._add_own(head, placed, file)
@@ -105,11 +113,14 @@ class StoredOutcomes:
         Raises:
             JournalDamagedError: The record on disk is no longer the one that was found.
         """
-        number = self._find(row_id, request_key)
-        if number is None:
-            return None
-        self._is_taken[number] = True
-        outcome, run_id = self._read(number, request_key)
+        while True:
+            number = self._find(row_id, request_key)
+            if number is None:
+                return None
+            self._is_taken[number] = True
+            outcome, run_id = self._read(number, request_key)
+            if outcome is not None:
+                break
         origin_row_id = outcome.reused_row_id or outcome.row_id
         return replace(
             outcome,
@@ -126,16 +137,27 @@ class StoredOutcomes:
         number = self._identities.find(_identify(_OWN, row_id, request_key))
         return None if number is None else self._read(number, request_key)[0]
 
+    def list_notes(self) -> list[str]:
+        """Return what is worth saying of what was not taken."""
+        notes = list(self.notes)
+        for run_id, count in self.left_out.items():
+            records = "1 record" if count == 1 else f"{count:,} records"
+            verb, what = ("is", "was") if count == 1 else ("are", "were")
+            notes.append(f"warning: {records} of {run_id} {verb} not as evalrun writes them and {what} left out")
+        return notes
+
     def _scan(self, folder: RunFolder) -> Iterator[tuple[_Head, PlacedFrame, int]]:
         """Yield the finished outcomes of a journal, with the number of the file that each is in."""
         run_id, finished = folder.run_id, {status.value for status in FINISHED}
         for placed in scan_good_frames(folder):
             if placed.frame.kind is Kind.RUN:
                 # A folder may have been copied or renamed; the run's own word tells that it is the same run.
-                run_id = str(parse_body(placed.frame.body).get("run_id", run_id))
+                run_id = _read_run_id(placed.frame.body) or run_id
             elif placed.frame.kind is Kind.DONE:
                 head = _read_head(placed.frame.body)
-                if head.status in finished:
+                if head is None:
+                    self.left_out[run_id] += 1
+                elif head.status in finished:
                     if not self._files or self._files[-1] != (placed.path, run_id):
                         self._files.append((placed.path, run_id))
                     yield head, placed, len(self._files) - 1
@@ -185,20 +207,21 @@ class StoredOutcomes:
             self._firsts[key] = self._nexts[first - 1]
         return first - 1 if first else None
 
-    def _read(self, number: int, request_key: str) -> tuple[Outcome, str]:
-        """Return an outcome and the run whose journal it stands in."""
+    def _read(self, number: int, request_key: str) -> tuple[Outcome | None, str]:
+        """Return an outcome, None when it does not hold, and the run whose journal it stands in."""
         file, offset = self._places[number] >> 40, self._places[number] & 0xFF_FFFF_FFFF
         path, run_id = self._files[file]
         handle = self._handles.get(file)
         if handle is None:
-            handle = self._handles[file] = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            handle = self._handles[file] = open_segment(path)
         frame = parse_frame(os.pread(handle, self._lengths[number], offset))
-        outcome = (
-            parse_outcome(frame.body, with_attempt=False) if frame is not None and frame.kind is Kind.DONE else None
-        )
-        if outcome is None or outcome.request_key != request_key:
+        if frame is None or frame.kind is not Kind.DONE:
             msg = f"{path}: the record at byte {offset} changed since it was read; is another program writing there?"
             raise JournalDamagedError(msg)
+        outcome = parse_stored_outcome(frame.body)
+        if outcome is None or outcome.request_key != request_key:
+            self.left_out[run_id] += 1
+            return None, run_id
         return outcome, run_id
 
 
@@ -220,8 +243,10 @@ def read_first_keys(folder: RunFolder, *, max_bytes: int) -> set[str]:
         n_bytes += placed.n_bytes
         if n_bytes > max_bytes:
             break
-        if placed.frame.kind is Kind.DONE and (head := _read_head(placed.frame.body)).status in finished:
-            keys.add(head.request_key)
+        if placed.frame.kind is Kind.DONE:
+            head = _read_head(placed.frame.body)
+            if head is not None and head.status in finished:
+                keys.add(head.request_key)
     return keys
 
 
@@ -229,15 +254,31 @@ def _identify(run_id: str, row_id: str, request_key: str) -> str:
     return f"{run_id}/{row_id}/{request_key}"
 
 
-def _read_head(body: bytes) -> _Head:
+def _read_run_id(body: bytes) -> str | None:
+    """Return the run that a call's record names; None when it names none that could be one."""
+    try:
+        run_id = parse_body(body).get("run_id")
+    except ValueError:
+        return None
+    return run_id if is_run_id(run_id) else None
+
+
+def _read_head(body: bytes) -> _Head | None:
+    """Return how an outcome is found again; None when it is none that evalrun writes."""
     match = _HEAD.match(body)
     if match is not None:
         return _Head(match[1].decode(), match[2].decode(), match[3].decode())
-    fields = parse_body(body)
-    return _Head(
-        fields["row_id"],
-        fields["request_key"],
-        fields["status"],
-        fields.get("reused_from"),
-        fields.get("reused_row_id"),
+    try:
+        get = parse_body(body).get
+    except ValueError:
+        return None
+    head = _Head(get("row_id"), get("request_key"), get("status"), get("reused_from"), get("reused_row_id"))  # type: ignore[arg-type]
+    is_whole = (
+        is_digest(head.row_id)
+        and is_digest(head.request_key)
+        and type(head.status) is str
+        and head.status in _STATUSES
+        and (head.reused_from is None or is_run_id(head.reused_from))
+        and (head.reused_row_id is None or is_digest(head.reused_row_id))
     )
+    return head if is_whole else None

@@ -40,7 +40,8 @@ def test_lanes_are_added_up_over_calls() -> None:
     assert first["stopped_by"] is None
     assert (second["model"], second["asked"]) == ("b", 10)
     assert tell_lane(first, wall_s=None).sentence == (
-        "25 % of the time pausing as the server asked; 4 × 429; 2 retries; outage 10 s"
+        "25 % of the time pausing as the server asked, 10 % with the endpoint not answering; 4 × 429; 2 retries; "
+        "outage 10 s"
     )
 
 

@@ -187,4 +187,4 @@ def test_messages_carry_figures_and_codes() -> None:
         make_summary(arm, errors={"reset": 10}), GateOptions(min_pass_rate=0.9), has_hard_graders=False
     )
     assert verdict.findings[0].message == "10 of 100 rows are errors (10 %), above the 1 % allowed (reset 10)"
-    assert "`--resume`" in check(make_arm(1, 1, n_pending=3)).headline
+    assert "`evalrun run JOB --resume`" in check(make_arm(1, 1, n_pending=3)).headline

@@ -38,8 +38,8 @@ def test_story_of_a_slow_lane() -> None:
             endpoint="gateway",
             model="gpt-5.1",
             sentence=(
-                "61 % of the time waiting for tokens per minute (limit 90,000 from headers), 4 % pausing as the server "
-                "asked; 3 × 429; 14 retries; outage 12 s"
+                "61 % of the time waiting for tokens per minute (limit 90,000 from headers), 12 % with the endpoint "
+                "not answering, 4 % pausing as the server asked; 3 × 429; 14 retries; outage 12 s"
             ),
             advice="a smaller `max_completion_tokens`, or a higher limit at the provider, would make this lane faster",
             waited_share={"tokens_per_minute": 0.612, "outage": 0.124, "retry_after": 0.04},
@@ -83,10 +83,45 @@ def test_lane_without_history_says_so() -> None:
 def test_outages_are_counted_and_last() -> None:
     """Several outages are told together with the time they took."""
     history = [note("outage", at_s=1.0), note("outage_over", at_s=2.0), note("outage", at_s=50.0)]
-    assert tell(waited_s={"outage": 75}, history=history) == "hardly ever held back; 2 outages, 1 min 15 s"
-    assert tell(waited_s={"outage": 0.2}, history=history[:1]).endswith("; outage under 1 s")
+    told = tell(waited_s={"outage": 75}, history=history)
+    assert told == "75 % of the time with the endpoint not answering; 2 outages, 1 min 15 s"
+    assert tell(waited_s={"outage": 0.2}, history=history[:1]) == "hardly ever held back; outage under 1 s"
     assert tell(waited_s={"outage": 3700}).endswith("; outage 1 h 01 min")
     assert tell(waited_s={"outage": 0}, history=history) == "hardly ever held back"
+
+
+def test_burst_of_a_few_milliseconds_is_no_outage() -> None:
+    """Nobody waited for it, not even where the whole run was as short."""
+    lane = make_lane(waited_s={"outage": 0.007}, history=[note("outage")], wall_s=0.02)
+    assert tell_lane(lane, wall_s=None).sentence == "hardly ever held back"
+
+
+@pytest.mark.parametrize("wall_s", [0.0, 4.0])
+def test_lane_that_waited_for_an_outage_all_the_time_says_so(wall_s: float) -> None:
+    """Its last outcome, or none, came before the wait: that was its time, and what would help is told."""
+    story = tell_lane(make_lane(waited_s={"outage": 60.0}, wall_s=wall_s, asked=0), wall_s=61.0)
+    assert story.sentence == "100 % of the time with the endpoint not answering; outage 1 min 00 s"
+    assert str(story.advice).startswith("see why the endpoint did not answer")
+
+
+def test_shares_never_add_up_to_more_than_the_whole() -> None:
+    """A lane that waits after its last outcome is measured by a time that holds its waits."""
+    story = tell_lane(make_lane(waited_s={"outage": 60.0, "retry_after": 43.0}, wall_s=100.0), wall_s=104.0)
+    assert sum(story.waited_share.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({}, "asked nothing"),
+        ({"stopped_by": "budget"}, "asked nothing; ended with the run's budget"),
+        ({"stopped_by": "auth"}, "no row came to its end; stopped by auth"),
+        ({"retries": 2}, "no row came to its end; 2 retries"),
+    ],
+)
+def test_lane_without_an_outcome_is_not_taken_for_a_fast_one(facts: dict[str, Any], words: str) -> None:
+    """A lane whose rows were all there already sent nothing; one that was stopped at once was not free either."""
+    assert tell(asked=0, concurrency=8, **facts) == words
 
 
 @pytest.mark.parametrize(

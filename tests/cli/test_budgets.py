@@ -208,7 +208,7 @@ def test_plan_says_which_limits_do_not_suffice(served: tuple[Path, str], capsys:
     planned = json.loads(capsys.readouterr().out)
     assert "and `budget.usd` ends it at USD 0.001: rows will be left over for --resume" in text
     assert "about 300 requests, and `budget.requests` ends it at 299 requests" in text
-    assert "budget.tokens" not in text
+    assert "`budget.tokens`" not in text
     assert len(planned["budget_problems"]) == 2
     assert planned["budget"]["requests"] == 299
 
@@ -222,3 +222,40 @@ def test_proposed_limits_suffice_for_what_the_run_took_so_far(served: tuple[Path
     assert hint is not None
     assert re.search(r"--set budget.tokens=\d+ --set budget.requests=\d+$", hint)
     assert "--budget-usd" not in hint
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        (["--budget-usd", "0.0001"], "--budget-usd"),
+        (["--set", "budget.tokens=10"], "--set budget.tokens="),
+        (["--set", "budget.requests=1"], "--set budget.requests="),
+        (["--budget-usd", "0.001"], "--budget-usd"),
+    ],
+)
+def test_proposed_limit_finishes_a_run_whose_budget_was_far_too_small(
+    served: tuple[Path, str], limits: list[str], told: str
+) -> None:
+    """Not even one request fitted, or a few did: the command that is printed, typed once, asks all the others."""
+    folder, url = served
+    first = run_evalrun("run", "job.yaml", *limits, cwd=folder)
+    resumed = run_evalrun(*find_next(first.stdout), cwd=folder)
+    assert first.returncode == 3, first.stderr
+    assert told in first.stdout
+    assert resumed.returncode == 0, resumed.stdout
+    assert load_ledger(url)["totals"]["requests"] == N_SAMPLES
+
+
+def test_proposed_limit_covers_a_dear_model_of_which_little_was_seen(tmp_path: Path) -> None:
+    """What a cheap model took says nothing about one that costs a hundred times as much, and is slow."""
+    job = write_job(tmp_path, url="http://127.0.0.1:1", n_samples=100, concurrency=CONCURRENCY)
+    dear = "  - {name: dear, model: slow, params: {max_tokens: 20}, price: {input: 100, output: 200}}\nprompts:"
+    profiles = "slow: {accuracy: 0.8, latency_ms: 40}, steady:"
+    text = job.read_text(encoding="utf-8").replace("prompts:", dear, 1).replace("steady:", profiles, 1)
+    job.write_text(text, encoding="utf-8")
+    with serve_simulator(job) as url:
+        job.write_text(text.replace("http://127.0.0.1:1", url), encoding="utf-8")
+        first = run_evalrun("run", "job.yaml", "--set", "budget.requests=100", "--budget-usd", "0.1", cwd=tmp_path)
+        assert first.returncode == 3, first.stderr
+        resumed = run_evalrun(*find_next(first.stdout), cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stdout

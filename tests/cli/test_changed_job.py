@@ -242,7 +242,7 @@ def test_resume_of_an_emptied_journal_pays_for_nothing_again(
             segment.write_bytes(b"")
         assert run_job(tmp_path, "--resume") == 2
         assert len(endpoint.requests) == 4
-    assert "would ask and pay for the others again" in capsys.readouterr().err
+    assert "would ask and pay for what is lost again" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["", "not JSON", "[]", '{"schema_version": "1"}'])
@@ -293,3 +293,25 @@ def test_key_that_the_server_echoes_is_nowhere_kept(
     texts = [path.read_bytes().decode(errors="replace") for path in folder.rglob("*") if path.is_file()]
     shown = capsys.readouterr()
     assert [text for text in [*tables, *texts, shown.out, shown.err] if key in text] == []
+
+
+def test_journal_that_lost_its_end_is_not_paid_for_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A journal put back from an older copy that knows every row, but not as done, is refused; --repair goes on."""
+    with FakeEndpoint(default=reply_text("yes")) as endpoint:
+        write_samples(tmp_path, {"a": "one?", "b": "two?"})
+        (tmp_path / "job.yaml").write_text(JOB.format(url=endpoint.base_url), encoding="utf-8")
+        endpoint.script_for("two?", FakeReply(body=b"no JSON"))
+        run_job(tmp_path)
+        segment = next((tmp_path / "reports").glob("*/*/journal/000001.jsonl"))
+        older = segment.read_bytes()
+        run_job(tmp_path, "--resume")
+        assert len(segment.read_bytes()) > len(older)
+        n_sent = len(endpoint.requests)
+        segment.write_bytes(older)
+        folder = str(segment.parent.parent)
+        capsys.readouterr()
+        assert run_job(tmp_path, "--resume", folder) == 2
+        assert len(endpoint.requests) == n_sent
+        assert "records of its journal, which now has" in capsys.readouterr().err
+        assert run_job(tmp_path, "--resume", folder, "--repair") == 0
+        assert len(endpoint.requests) == n_sent + 1

@@ -12,6 +12,7 @@ import pytest
 
 import evalrun
 from evalrun.cli.main import main
+from evalrun.errors import FolderBusyError
 from evalrun.store.folder import RunFolder
 from tests.cli.processes import ROOT, find_run_folder, start_evalrun
 from tests.cli.test_changed_job import JOB, run_job, start, write_samples
@@ -180,3 +181,40 @@ def test_endpoint_is_not_asked_by_a_run_that_cannot_be_locked(tmp_path: Path) ->
             2
         ] * 3
         assert len(endpoint.requests) == 4
+
+
+@pytest.mark.parametrize("more", [[], ["--lanes"]])
+def test_run_in_its_first_call_is_said_to_be_running(tmp_path: Path, more: list[str], capsys: Capture) -> None:
+    """Who looks too early is told which process is at work, and is not advised to resume beside it."""
+    folder = make_folder(tmp_path)
+    with folder.lock():
+        assert main(["show", str(folder.path), *more]) == 2
+    told = capsys.readouterr().err
+    assert f"is still running (process {os.getpid()})" in told
+    assert "--journal" in told
+    assert "--resume" not in told
+
+
+@pytest.mark.parametrize("more", [[], ["--lanes"]])
+def test_run_that_is_gone_on_with_says_that_tables_are_older(tmp_path: Path, more: list[str], capsys: Capture) -> None:
+    """What is shown beside a live resume is as it stood before; without one nothing is said."""
+    with FakeEndpoint(default=reply_text("yes")) as endpoint:
+        start(tmp_path, endpoint)
+    run = find_run_folder(tmp_path)
+    capsys.readouterr()
+    with RunFolder.open(run).lock():
+        assert main(["show", str(run), *more]) == 0
+    assert f"process {os.getpid()} is at work in this run" in capsys.readouterr().err
+    assert main(["show", str(run), *more]) == 0
+    assert "at work" not in capsys.readouterr().err
+
+
+def test_holder_is_found_without_taking_the_lock_from_anybody(tmp_path: Path) -> None:
+    """Nobody, then this process, then nobody again; a lock that is held stays held."""
+    folder = make_folder(tmp_path)
+    assert folder.find_holder() is None
+    with folder.lock():
+        assert [folder.find_holder(), folder.find_holder()] == [str(os.getpid())] * 2
+        with pytest.raises(FolderBusyError), folder.lock():
+            raise AssertionError
+    assert folder.find_holder() is None

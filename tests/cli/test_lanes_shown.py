@@ -102,6 +102,8 @@ def test_resumed_run_is_told_call_by_call(tmp_path: Path, capsys: Capture) -> No
     assert (
         "it was killed, or died, before it could tell" in text.partition("call 2 of 3")[2].partition("call 3 of 3")[0]
     )
+    assert "of 3 calls, 2 told what their lanes did: the figures are theirs\n" in text
+    assert (told["n_calls"], told["n_calls_told"]) == (3, 2)
     assert [lane["asked"] for lane in (*told["lanes"], *told["whole_run"])] == [4, 6]
     assert [None if call["lanes"] is None else len(call["lanes"]) for call in told["calls"]] == [1, None, 1]
 
@@ -114,3 +116,27 @@ def test_call_that_its_budget_ended_says_so(tmp_path: Path, capsys: Capture) -> 
     capsys.readouterr()
     assert main(["show", str(find_run_folder(tmp_path)), "--lanes"]) == 0
     assert capsys.readouterr().out.count("ended by its budget: 3 of 3 requests spent") == 1
+
+
+def test_waits_after_the_last_outcome_are_no_longer_than_the_time(run: Path, capsys: Capture) -> None:
+    """A lane has waited for as long as it was there, not longer."""
+    manifest = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    manifest["lanes"][0] |= {"wall_s": 20.0, "waited_s": {"outage": 30.0, "retry_after": 10.0}}
+    (run / "run.json").write_text(json.dumps(manifest), encoding="utf-8")
+    capsys.readouterr()
+    assert main(["show", str(run), "--lanes", "--json"]) == 0
+    (lane, *_) = json.loads(capsys.readouterr().out)["whole_run"]
+    assert (lane["wall_s"], lane["waited_share"]) == (40.0, {"outage": 0.75, "retry_after": 0.25})
+
+
+def test_lanes_of_a_run_that_has_not_ended_are_read_in_its_log(run: Path, capsys: Capture) -> None:
+    """A live or killed run has no run.json: where its lanes' decisions stand is said, and how it goes on."""
+    (run / "run.json").unlink()
+    capsys.readouterr()
+    assert main(["show", str(run), "--lanes"]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "has not ended, so run.json does not tell of its lanes yet" in told
+    assert f"what its lanes decided so far: {run / 'events.jsonl'}; go on with it: evalrun run JOB --resume" in told
+    (run / "events.jsonl").unlink()
+    assert main(["show", str(run), "--lanes"]) == 2
+    assert "decided so far" not in capsys.readouterr().err

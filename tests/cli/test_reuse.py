@@ -1,6 +1,7 @@
 """Answers that an older run has paid for are taken, not bought: counted at the server."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 import evalrun
 from evalrun.cli.main import main
+from evalrun.store.journal_format import Kind, encode_frame, parse_frame
 from tests.fake_endpoint import (
     FakeEndpoint,
     FakeReply,
@@ -435,3 +437,33 @@ def test_reused_rows_stand_in_terminal_and_reports(tmp_path: Path, capsys: pytes
     assert "3 of 4 rows taken over from older runs" in capsys.readouterr().out
     for name in ("report.md", "report.html"):
         assert "3 rows taken over from older runs" in (run / name).read_text(encoding="utf-8"), name
+
+
+def test_answer_that_evalrun_does_not_write_is_asked_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A forged record of an older run poisons neither the run that was to take it over nor its resume."""
+    with FakeEndpoint(default=reply_text("yes")) as endpoint:
+        make_job(tmp_path, endpoint, QUESTIONS)
+        assert run_job(tmp_path) == 0
+        (first,) = list_run_folders(tmp_path)
+        segment = first / "journal" / "000001.jsonl"
+        lines = segment.read_bytes().splitlines(keepends=True)
+        (number,) = [number for number, line in enumerate(lines) if b'"t":"done"' in line][-1:]
+        frame = parse_frame(lines[number])
+        assert frame is not None
+        fields = json.loads(frame.body)
+        fields["completion"]["output"] = ["yes"]
+        lines[number] = encode_frame(Kind.DONE, fields)
+        segment.write_bytes(b"".join(lines))
+        assert run_job(tmp_path, "--reuse", str(first)) == 0
+        assert f"1 record of {first.name} is not as evalrun writes them and was left out" in capsys.readouterr().err
+        assert len(endpoint.requests) == len(QUESTIONS) + 1
+        second = list_run_folders(tmp_path)[-1]
+        assert run_job(tmp_path, "--resume", str(second)) == 0
+        segment.unlink()
+        os.mkfifo(segment)  # Nobody writes into it: it must not be waited for.
+        assert run_job(tmp_path, "--reuse", str(first)) == 2
+        assert f"cannot take outcomes over from the run {first.name}" in capsys.readouterr().err
+        write_samples(tmp_path, QUESTIONS | {"new": "Is this new?"})
+        assert run_job(tmp_path, "--resume", str(second)) == 0
+        assert "what was taken stays" in capsys.readouterr().err
+        assert len(endpoint.requests) == len(QUESTIONS) + 2

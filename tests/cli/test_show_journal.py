@@ -10,6 +10,7 @@ import pytest
 
 from evalrun.cli.main import main
 from evalrun.job.bodies import make_row_id
+from evalrun.store.folder import RunFolder
 from evalrun.store.journal_fields import RUN
 from tests.cli.processes import find_run_folder
 from tests.cli.test_changed_job import run_job, write_samples
@@ -76,6 +77,13 @@ def test_journal_of_a_killed_run_is_told_line_by_line(killed: Path, capsys: Capt
     )
 
 
+def test_journal_of_a_live_run_is_not_in_doubt(killed: Path, capsys: Capture) -> None:
+    """While a process holds the run, what has no outcome yet is in flight."""
+    with RunFolder.open(killed).lock():
+        assert show(killed) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith("; in flight now: 1")
+
+
 def test_journal_is_one_json_object_per_record(killed: Path, capsys: Capture) -> None:
     """With --json each record stands whole, with the place where its bytes are."""
     assert show(killed, "--json") == 0
@@ -137,7 +145,7 @@ def test_journal_tells_names_once_there_are_tables(done: Path, capsys: Capture) 
         ("d", "p", "m", 0)
     }
     assert show(done, "--sample", "d") == 0
-    assert " d · p · m · error: server_error (503)" in capsys.readouterr().out
+    assert " d · p · m · error: server_error HTTP 503: no" in capsys.readouterr().out
 
 
 def test_journal_names_each_fact_of_a_call(done: Path, capsys: Capture) -> None:

@@ -477,4 +477,4 @@ def test_config_rate_limits_stand_at_the_endpoint_and_at_the_model() -> None:
     (endpoint,) = job.endpoints.values()
     assert (endpoint.requests_per_minute, endpoint.tokens_per_minute) == (600, 90_000)
     assert (job.models[0].requests_per_minute, job.models[0].tokens_per_minute) == (60, 0.5)
-    assert "greater than 0" in fail(BODY.replace("{simulator:", "{tokens_per_minute: 0, simulator:") + SAMPLE)[0]
+    assert "at least 0.001" in fail(BODY.replace("{simulator:", "{tokens_per_minute: 0, simulator:") + SAMPLE)[0]

@@ -163,6 +163,15 @@ def test_page_fits_its_window(browser: Browser, page: Path, width: int) -> None:
         assert browser.evaluate("document.documentElement.scrollWidth") == width
 
 
+@pytest.mark.parametrize("width", [1100, 1280])
+def test_leaderboard_is_whole_on_a_small_screen(browser: Browser, page: Path, width: int) -> None:
+    """On a laptop, or in half of a large window, no column of the leaderboard is out of sight."""
+    browser.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+    open_page(browser, page)
+    hidden = "(box => box.scrollWidth - box.clientWidth)(document.querySelector('#leaderboard .scroll'))"
+    assert browser.evaluate(hidden) == 0
+
+
 def test_text_has_contrast(browser: Browser, page: Path) -> None:
     """In both schemes each text has a contrast of at least 4.5 to 1 with what is behind it (WCAG AA)."""
     for theme in ("light", "dark"):

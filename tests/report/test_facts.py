@@ -50,7 +50,7 @@ def test_warnings_count_what_may_mislead() -> None:
     data = make_data(rows)
     warnings = " ".join(build_facts(replace(data, manifest=dict(data.manifest) | {"warnings": []})).warnings)
     for part in (
-        "2 rows were not asked; “evalrun run --resume” goes on.",
+        "2 rows are pending; “evalrun run configs/support.yaml --resume 20261122-153045-a1b2c3” goes on.",
         "1 answer was cut off",
         "1 answer was empty",
         "1 answer is a refusal",
@@ -81,3 +81,44 @@ def test_prices_are_those_of_the_run() -> None:
     facts = build_facts(replace(data, manifest=dict(data.manifest) | {"prices": prices}))
     assert facts.price_columns == ("input", "output")
     assert [(price.model, price.rates) for price in facts.prices] == [("a", ("1.25", "10.0")), ("b", ("", ""))]
+
+
+def test_requests_sent_again_after_a_crash_are_told_apart_from_retries() -> None:
+    """What was in flight when a call was killed is no retry, may have been billed, and is said wherever it counts."""
+    data = make_run(n_samples=6)
+    totals = {"requests": 36, "attempts": 73}
+    manifest = {**data.manifest, "totals": totals, "n_calls": 3, "asked_again_after_doubt": 16, "in_doubt": 1}
+    crashed = replace(data, manifest=manifest)
+    facts = build_facts(crashed)
+    assert read_tiles(crashed)["Requests"] == "36 | 73 attempts, 21 retries, 16 sent once more after a crash"
+    about = {fact.name: fact.value for fact in facts.details}
+    assert about["Calls"] == "3"
+    assert about["Sent once more after a crash"] == "16 requests, their first cost unknown"
+    told = " ".join(facts.warnings)
+    assert "16 requests were in flight when the run broke off and were sent once more; they may have been" in told
+    assert "1 request was in flight when the run ended and has no outcome; it may have been billed" in told
+
+
+def test_run_that_was_never_killed_says_nothing_of_it() -> None:
+    """A run of one call has no words for crashes."""
+    data = make_run(n_samples=6)
+    facts = build_facts(replace(data, manifest={**data.manifest, "n_calls": 1, "asked_again_after_doubt": 0}))
+    assert not [warning for warning in facts.warnings if "in flight" in warning]
+    assert not {"Calls", "Sent once more after a crash"} & {fact.name for fact in facts.details}
+
+
+def test_wall_time_is_that_of_all_calls() -> None:
+    """The time stands beside the rows of all calls; where a killed one left no word it is a lower bound."""
+    data = make_run(n_samples=6)
+    manifest = {**data.manifest, "n_calls": 2, "earlier_calls": [{"wall_s": 60.0}]}
+    assert read_tiles(replace(data, manifest=manifest))["Wall time"].startswith("3 min 05 s | 2 calls, estimated")
+    manifest["earlier_calls"] = [{"wall_s": None}]
+    tile = read_tiles(replace(data, manifest=manifest))["Wall time"]
+    assert tile.startswith("≥ 2 min 05 s | 2 calls, 1 of unknown time, estimated")
+
+
+def test_no_error_is_no_alarm() -> None:
+    """Pending rows have a warning of their own; a count of 0 errors is not shown as one."""
+    rows = [build_report_row(make_result(status="pending", passed=None), [])]
+    (tile,) = [fact for fact in build_facts(make_data(rows)).tiles if fact.name == "Errors"]
+    assert (tile.value, tile.is_alarming) == ("0", False)

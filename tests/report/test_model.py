@@ -125,3 +125,13 @@ def test_rows_are_ordered_worst_first_and_then_by_plan() -> None:
     passed = [True, False, None, False]
     rows = [build_report_row(make_result(sample_id=str(i), passed=p), []) for i, p in enumerate(passed)]
     assert [row.sample_id for row in order_worst_first(rows)] == ["1", "3", "2", "0"]
+
+
+def test_status_is_not_said_twice() -> None:
+    """A message that begins with the HTTP status is not given the status once more."""
+    columns = {"status": "error", "error_code": "rate_limited", "http_status": 429, "passed": None}
+    row = build_report_row(make_result(**columns, error_message="HTTP 429: slow down"), [])
+    assert explain_row(row, include="full") == "rate_limited: HTTP 429: slow down"
+    assert explain_row(row, include="none") == "rate_limited: HTTP 429"
+    other = build_report_row(make_result(**columns, error_message="HTTP 4290 is none"), [])
+    assert explain_row(other, include="full") == "rate_limited: HTTP 429: HTTP 4290 is none"

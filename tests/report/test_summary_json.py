@@ -41,6 +41,16 @@ def test_summary_json_writes_decimals_as_numbers() -> None:
     assert run["wall_s"] == 2.0
 
 
+def test_summary_json_tells_of_all_calls_and_of_requests_sent_again() -> None:
+    """Who reads JSON only learns how many requests may have been billed unseen, and what the calls took in all."""
+    doubts = {"n_calls": 3, "in_doubt": 1, "asked_again_after_doubt": 16}
+    manifest = {**doubts, "wall_s": 2, "earlier_calls": [{"wall_s": 3.0}, {"wall_s": None}]}
+    run = build_summary_json(make_data([], manifest=manifest))["run"]
+    assert {key: run[key] for key in doubts} == doubts
+    assert (run["wall_s"], run["total_wall_s"], run["n_calls_of_unknown_time"]) == (2.0, 5.0, 1)
+    assert build_summary_json(make_data([], manifest={}))["run"]["in_doubt"] is None
+
+
 def test_summary_json_of_an_empty_run_is_whole() -> None:
     """A run without rows has every key."""
     summary = build_summary_json(make_data([], manifest={}))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from evalrun.errors import ManifestDamagedError, SchemaMismatchError, StoreError
-from evalrun.store.manifest import count_done, is_finished, read_manifest, write_manifest
+from evalrun.store.manifest import is_finished, read_extent, read_manifest, write_manifest
 from tests.store.fake_records import make_folder, make_manifest
 
 
@@ -94,21 +94,22 @@ def test_manifest_with_any_key_spoilt_is_whole_or_damaged(tmp_path: Path, key: s
 
 
 @pytest.mark.parametrize(("content", "expected"), [(None, None), ("{", None), (json.dumps, 3)])
-def test_count_done_tells_only_what_run_json_knows(tmp_path: Path, content: Any, expected: int | None) -> None:
+def test_extent_tells_only_what_run_json_knows(tmp_path: Path, content: Any, expected: int | None) -> None:
     """Rows that are done are counted where run.json is whole; where it is not, nobody guesses."""
     folder = make_folder(tmp_path)
     if content is not None:
         text = content({"schema_version": "1", **make_manifest()}) if callable(content) else content
         folder.manifest_path.write_text(text)
-    assert count_done(folder) == expected
+    extent = read_extent(folder)
+    assert (None if extent is None else extent.n_done) == expected
 
 
-def test_count_done_refuses_another_version(tmp_path: Path) -> None:
+def test_extent_refuses_another_version(tmp_path: Path) -> None:
     """A run of a newer version is not resumed as if it had no run.json."""
     folder = make_folder(tmp_path)
     folder.manifest_path.write_text('{"schema_version": "2"}')
     with pytest.raises(SchemaMismatchError):
-        count_done(folder)
+        read_extent(folder)
 
 
 def test_manifest_that_cannot_be_read_is_a_store_error(tmp_path: Path) -> None:

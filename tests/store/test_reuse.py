@@ -1,9 +1,12 @@
 """Stored outcomes: found by what was asked, handed out once, small in memory, unmoved by damage."""
 
+import json
 import shutil
 import tracemalloc
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+from zlib import crc32
 
 import pytest
 
@@ -11,6 +14,7 @@ from evalrun.errors import JournalDamagedError, SchemaMismatchError
 from evalrun.records import Outcome
 from evalrun.store.folder import RunFolder
 from evalrun.store.journal import Journal
+from evalrun.store.journal_format import Kind, encode_frame, encode_record, parse_frame
 from evalrun.store.reuse import StoredOutcomes, read_first_keys
 from tests.store.fake_records import make_error, make_folder, make_id, make_outcome, make_started
 
@@ -191,3 +195,27 @@ def test_first_keys_are_those_of_finished_outcomes(tmp_path: Path) -> None:
     everything = read_first_keys(folder, max_bytes=10**9)
     assert everything == {make_id(f"key{number}") for number in range(1, 50)}
     assert 0 < len(read_first_keys(folder, max_bytes=10_000)) < 49
+
+
+def test_record_that_evalrun_does_not_write_is_left_out(tmp_path: Path) -> None:
+    """It is not handed out, the next answer to the request is, and the number left out is said."""
+    folder = write_run(tmp_path, OLD, [])
+    bodies: list[dict[str, Any]] = [
+        {"row_id": 5},
+        {"row_id": make_id("row1"), "request_key": make_id("key1"), "status": ["ok"]},
+    ]
+    honest = encode_record(with_key(2, 1))
+    frame = parse_frame(honest)
+    assert frame is not None
+    odd = json.loads(frame.body) | {"row_id": make_id("row1"), "http_status": 10**9}
+    forged = [encode_frame(Kind.DONE, body) for body in bodies]
+    raw = b"[1,2]"
+    forged.append(b'{"v":1,"t":"done","crc":"%08x","b":%b}\n' % (crc32(raw), raw))
+    with (folder.journal_dir / "000001.jsonl").open("ab") as segment:
+        segment.write(b"".join(forged) + encode_frame(Kind.DONE, odd) + honest)
+    with StoredOutcomes() as stored:
+        assert stored.add_run(folder) == 2
+        assert take(stored, 1, 1) == "answer 2"
+        assert take(stored, 1, 1) is None
+        assert stored.list_notes() == [f"warning: 4 records of {OLD} are not as evalrun writes them and were left out"]
+    assert read_first_keys(folder, max_bytes=10**6) == {make_id("key1")}

@@ -145,7 +145,7 @@
     const dialog = $("detail");
     if (!row) return dialog.open && dialog.close();
     const place = found.indexOf(row);
-    const failure = row.code || row.message ? section("Error", make("p", "error-box", ...visible([row.code, row.http && "HTTP " + row.http, text(row.message)].filter(Boolean).join(": ")))) : null;
+    const failure = row.code || row.message ? section("Error", make("p", "error-box", ...visible([row.code, row.http && !text(row.message).startsWith("HTTP " + row.http + ":") && "HTTP " + row.http, text(row.message)].filter(Boolean).join(": ")))) : null;
     $("detail-body").replaceChildren(...[detailHead(row), failure, detailGrades(row), block("Output", row.output), block("Refusal", row.refusal), block("Tool calls", row.tools), detailFields(row), block("Reasoning", row.reasoning), detailMessages(row), detailSiblings(row), detailNumbers(row), block("Parameters", row.params)].filter(Boolean));
     $("position").textContent = place < 0 ? "" : group(place + 1) + " of " + group(found.length);
     $("previous").disabled = place <= 0;
