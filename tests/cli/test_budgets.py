@@ -121,7 +121,7 @@ def test_budget_in_usd_holds_over_a_resume(served: tuple[Path, str]) -> None:
 @pytest.mark.parametrize(
     ("concurrency", "n_samples", "usd", "tokens"),
     [
-        (1, 200, 0.01, 10_000),
+        pytest.param(1, 200, 0.01, 10_000, marks=pytest.mark.soak),
         (64, 800, 0.03, 40_000),
         pytest.param(512, 6_000, 0.3, 300_000, marks=pytest.mark.soak),
     ],

@@ -38,7 +38,7 @@ def point_at(job: Path, url: str) -> None:
     job.write_text(job.read_text(encoding="utf-8").replace("http://127.0.0.1:1", url), encoding="utf-8")
 
 
-@pytest.mark.parametrize("kill_after", [1, 40, 200, 390])
+@pytest.mark.parametrize("kill_after", [40, *(pytest.param(n, marks=pytest.mark.soak) for n in (1, 200, 390))])
 def test_killed_run_is_resumed_without_loss(tmp_path: Path, kill_after: int) -> None:
     """After kill -9 and --resume each row is there once, and at most the requests in flight were sent twice."""
     job = make_served_job(tmp_path)
