@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from evalrun.store import folder as folder_module
-from evalrun.store import journal_format, journal_index, journal_scan
+from evalrun.store import journal_format, journal_index, journal_scan, segment_lines
 from evalrun.store.folder import RunFolder, StagedFile
 from evalrun.store.journal import Journal
 from evalrun.store.journal_format import Frame
@@ -82,7 +82,7 @@ def _check_no_sum(patch: pytest.MonkeyPatch) -> None:
             return None
         return Frame(journal_format._KINDS[head[1]], line[head.end() : -2])
 
-    for module in (journal_scan, journal_index):
+    for module in (segment_lines, journal_index):
         patch.setattr(module, "parse_frame", parse)
 
 
