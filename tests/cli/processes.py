@@ -33,10 +33,17 @@ graders:
 """A job on a running simulator: fields url, concurrency, latency_ms."""
 
 
+def _heed_signals() -> None:
+    """Undo what tests under `nohup`, or in the background of a script, are told to ignore."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start_evalrun(
     *arguments: str, cwd: Path, program: Sequence[str] = ("-m", "evalrun"), **options: Any
 ) -> subprocess.Popen[str]:
-    """Start `evalrun ARGUMENTS`, or another program of Python with them."""
+    """Start `evalrun ARGUMENTS`, or another program of Python with them, as a shell in the foreground would."""
+    options.setdefault("preexec_fn", _heed_signals)
     return subprocess.Popen(
         [sys.executable, *program, *arguments],
         cwd=cwd,

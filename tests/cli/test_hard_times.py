@@ -59,9 +59,7 @@ def test_closed_terminal_drains_and_commits(tmp_path: Path) -> None:
     """SIGHUP ends a run as Ctrl-C does, with exit code 129: what was sent is done, the rest is pending."""
     with FakeEndpoint(default=reply_text("yes", delay_s=0.05)) as endpoint:
         make_job(tmp_path, endpoint)
-        # Where the tests run under `nohup`, the signal would be ignored on purpose.
-        heed = lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)  # noqa: E731 - for the child's first moment
-        process = start_evalrun("run", "job.yaml", cwd=tmp_path, preexec_fn=heed)
+        process = start_evalrun("run", "job.yaml", cwd=tmp_path)
         wait_for_requests(endpoint, 6)
         process.send_signal(signal.SIGHUP)
         _, errors = process.communicate(timeout=60)
