@@ -126,11 +126,12 @@ class Template:
 
     def _find_own_error(self, error: jinja2.TemplateSyntaxError) -> jinja2.TemplateSyntaxError:
         """Return the error of the source as it was written, where the stand-in changed what is said of it."""
+        shown = error
         try:
             _ENVIRONMENT.parse(self.source)
         except jinja2.TemplateSyntaxError as own:
-            return own
-        return error
+            shown = own
+        return shown
 
     @property
     def is_literal(self) -> bool:

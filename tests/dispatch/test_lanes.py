@@ -375,3 +375,14 @@ def test_history_is_bounded() -> None:
     assert len(progress.history) == 512
     assert progress.history[63:66] == [(63.0, "cut", 63), (1552.0, "forgotten", 1489.0), (1553.0, "cut", 1553)]
     assert progress.history[-1] == (1999.0, "cut", 1999)
+
+
+def test_tokens_that_were_not_used_go_back_to_the_endpoint_as_well() -> None:
+    """Under a limit of the endpoint in tokens, what a request held back and did not use lets the next one leave."""
+    shared = Pacer(requests_per_minute=None, tokens_per_minute=6000, now_s=0.0)
+    lane = make_lane(limits={"shared": shared})
+    lane.begin(Tries(n=1), 0.0, tokens=6000)
+    waited_until_s = shared.opens_at_s(0.0)
+    lane.end()
+    lane.settle(6000, 10, 0.0)
+    assert shared.opens_at_s(0.0) <= 0.0 < waited_until_s
