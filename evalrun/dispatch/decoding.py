@@ -5,7 +5,7 @@ whatever a few received bytes decode to.
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """Cap on the decoded body of one reply."""
@@ -48,8 +48,8 @@ class BodyReader:
         for piece in self.decode(chunk):
             self.keep(piece)
 
-    def decode(self, chunk: bytes) -> Iterator[bytes]:
-        """Take the next received bytes and yield what they decode to, in pieces of bounded size, without keeping it.
+    def decode(self, chunk: bytes) -> Iterable[bytes]:
+        """Take the next received bytes; what they decode to comes in pieces of bounded size, and is not kept.
 
         Raises:
             BodyTooLargeError: The decoded body passes the cap, whether it is kept or not.
@@ -57,12 +57,11 @@ class BodyReader:
         """
         self.n_received_bytes += len(chunk)
         if self._encoding in {"", "identity"}:
-            yield self._count(chunk)
-        elif self._encoding in {"gzip", "x-gzip", "deflate"}:
-            yield from self._inflate(chunk)
-        else:
-            msg = f"content coding {self._encoding[:40]!r} was not asked for and cannot be read"
-            raise BodyCodingError(msg)
+            return (self._count(chunk),)
+        if self._encoding in {"gzip", "x-gzip", "deflate"}:
+            return self._inflate(chunk)
+        msg = f"content coding {self._encoding[:40]!r} was not asked for and cannot be read"
+        raise BodyCodingError(msg)
 
     def keep(self, piece: bytes) -> None:
         """Make a decoded piece part of the body."""

@@ -1,8 +1,7 @@
-"""The fast engine under the HTTP seam: pyreqwest (hyper and rustls), spoken to in httpx's language.
+"""The fast engine: pyreqwest (hyper and rustls), whose failures are told in httpx's words.
 
-Requests and responses of httpx enter and leave, and so do its exceptions and trace events: whoever stands above the
-seam need not know which engine is below. No redirect is followed, no proxy and no cookie used, nothing is decoded, and
-certificates are always verified. docs/decisions/0006 says why this engine.
+Whoever stands above need not know which engine is below. No redirect is followed, no proxy and no cookie used, nothing
+is decoded, and certificates are always verified. docs/decisions/0006 says why this engine.
 """
 
 import asyncio
@@ -11,7 +10,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,10 +20,12 @@ import certifi
 import httpx
 from pyreqwest import exceptions
 from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.request import StreamRequest
+from pyreqwest.request import RequestBody, StreamRequest
 from pyreqwest.response import Response
 
-from evalrun.dispatch.exchange import Deadlines
+from evalrun.dispatch.deadlines import Deadlines
+from evalrun.dispatch.engine import Opened, RawHeaders
+from evalrun.dispatch.exchange import Exchange
 
 _MARGIN_S = 0.5
 """The engine's own limits pass a little after ours: ours name themselves."""
@@ -42,61 +43,81 @@ _TLS_WORDS = (
 )
 
 
-class FastEngine(httpx.AsyncBaseTransport):
-    """One pool of connections, as many as requests are under way.
+class FastEngine:
+    """One pool of connections to one target, as many as requests are under way.
 
     A request that is cancelled while it waits for the reply's headers leaves its connection open until the engine's own
     limit passes (pyreqwest 0.15 does not drop it), so those limits are set for every request. A reply that is closed in
     the middle of its body closes its connection at once.
 
     Args:
+        url: Where requests are posted to.
+        headers: Headers of every request.
         deadlines: Limits of an attempt.
         keep_alive_s: Idle connections are dropped after so many seconds.
-        is_encrypted: Whether requests go to https addresses; where not, no certificate is needed.
 
     Raises:
         ssl.SSLError: No certificate authority can be loaded.
     """
 
-    def __init__(self, deadlines: Deadlines, *, keep_alive_s: float, is_encrypted: bool = True) -> None:
+    def __init__(self, *, url: str, headers: RawHeaders, deadlines: Deadlines, keep_alive_s: float) -> None:
+        is_encrypted = url.lower().startswith("https:")
         self._client = _build_client(deadlines, keep_alive_s, is_encrypted=is_encrypted)
+        self._url = url
+        self._headers = _decode_headers(headers)
         self._limit = timedelta(seconds=min(deadlines.total_s + _MARGIN_S, _MAX_LIMIT_S))
         self._keep_alive_s = keep_alive_s
         # When each idle connection came back, the latest last. The engine does not tell whether it reuses one, which
         # decides whether a lost reply may be a server that hung up on an idle connection.
         self._idle_since_s: list[float] = []
+        # The request without its body, made once: its headers and address are checked when it is first needed.
+        self._plain: StreamRequest | None = None
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request; return its response once the headers are there, the body still on the connection."""
-        trace = request.extensions["trace"]
+    async def open(self, exchange: Exchange, headers: RawHeaders) -> Opened:
+        """Send the body of an exchange; return the reply once its headers are there."""
         if not self._take_idle():
-            await trace("connection.connect_tcp.started", {})
-        await trace("http11.send_request_headers.started", {})
-        body = b"".join([piece async for piece in request.stream])  # type: ignore[union-attr] # always the async kind
+            exchange.note_opening()
+        exchange.note_leaving()
+        # The engine takes the body before it has a connection, and does not tell when it has left.
+        exchange.note_connected()
+        exchange.note_sent()
         try:
-            opened = (
-                self._client.post(str(request.url))
-                .headers([(name.decode("ascii"), value.decode()) for name, value in request.headers.raw])
-                .body_bytes(body)
-                .timeout(self._limit)
-                .streamed_read_buffer_limit(0)
-                .build_streamed()
+            request = StreamRequest.from_request_and_body(
+                self._make_request(headers), RequestBody.from_bytes(exchange.body)
             )
-            response = await opened.__aenter__()
+            response = await request.__aenter__()
         except (exceptions.PyreqwestError, ValueError) as error:
             failure = _translate(error)
             raise failure from failure.__cause__ or error
         except asyncio.CancelledError:
             await _raise_own_cancellation()
             raise
-        headers = _read_headers(response)
-        stream = _BodyStream(opened, response, self._give_back if _keeps_alive(response, headers) else _drop)
-        return httpx.Response(response.status, headers=headers, stream=stream)
+        return _FastOpened(request, response, self._give_back)
 
     async def aclose(self) -> None:
         """Close every connection; nothing can be sent afterwards."""
         await self._client.close()
+        self._plain = None
         del self._client  # Idle connections are closed once nothing refers to their pool, not by closing it.
+
+    def _make_request(self, headers: RawHeaders) -> StreamRequest:
+        """Return a request without a body, ready to be copied.
+
+        Raises:
+            ValueError, pyreqwest.exceptions.PyreqwestError: A header or the address is none.
+        """
+        if headers or self._plain is None:
+            made = (
+                self._client.post(self._url)
+                .headers([*self._headers, *_decode_headers(headers)])
+                .timeout(self._limit)
+                .streamed_read_buffer_limit(0)
+                .build_streamed()
+            )
+            if headers:
+                return made
+            self._plain = made
+        return self._plain
 
     def _take_idle(self) -> bool:
         """Tell whether an idle connection should be there, and count it out."""
@@ -110,31 +131,40 @@ class FastEngine(httpx.AsyncBaseTransport):
         self._idle_since_s.append(time.monotonic())
 
 
-def _drop() -> None:
-    """Count nothing in: the server closes the connection after its reply."""
+class _FastOpened:
+    """A reply whose body is still to be read; letting go of it early closes the connection."""
 
+    __slots__ = ("_give_back", "_is_read", "_keeps_alive", "_reader", "_request", "headers", "status")
 
-class _BodyStream(httpx.AsyncByteStream):
-    """A reply's body; closing it early closes the connection."""
-
-    def __init__(self, opened: StreamRequest, response: Response, give_back: Callable[[], None]) -> None:
-        self._opened = opened
+    def __init__(self, request: StreamRequest, response: Response, give_back: Callable[[], None]) -> None:
+        self.status = response.status
+        self.headers = headers = _read_headers(response)
+        self._request = request
+        self._is_read = False
         self._reader = response.body_reader
+        self._keeps_alive = response.version == "HTTP/1.1" and "close" not in headers.get("connection", "").lower()
         self._give_back = give_back
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def read(self) -> bytes | None:
+        """Return the next bytes of the body; None at its end."""
         try:
-            while (chunk := await self._reader.read_chunk()) is not None:
-                yield bytes(chunk)
+            chunk = await self._reader.read_chunk()
         except exceptions.PyreqwestError as error:
             raise _translate(error) from error
         except asyncio.CancelledError:
             await _raise_own_cancellation()
             raise
-        self._give_back()
+        if chunk is not None:
+            return bytes(chunk)
+        self._is_read = True
+        if self._keeps_alive:
+            self._give_back()
+        return None
 
     async def aclose(self) -> None:
-        await self._opened.__aexit__(None, None, None)
+        """Let go of the connection; a body read to its end has done so."""
+        if not self._is_read:
+            await self._request.__aexit__(None, None, None)
 
 
 async def _raise_own_cancellation() -> None:
@@ -155,9 +185,7 @@ def _build_client(deadlines: Deadlines, keep_alive_s: float, *, is_encrypted: bo
         .deflate(False)  # noqa: FBT003
         .pool_idle_timeout(timedelta(seconds=keep_alive_s + _MARGIN_S))
     )
-    connect_s = deadlines.engine_timeouts["connect"]
-    if connect_s is not None:
-        builder = builder.connect_timeout(timedelta(seconds=connect_s))
+    builder = builder.connect_timeout(timedelta(seconds=deadlines.connect_s))
     if deadlines.first_byte_s is not None and deadlines.idle_s is not None:
         # Closes the connections of requests that we gave up before their headers came.
         builder = builder.read_timeout(timedelta(seconds=max(deadlines.first_byte_s, deadlines.idle_s) + _MARGIN_S))
@@ -180,25 +208,24 @@ def _has_system_certificates() -> bool:
     return paths.cafile is not None or bool(paths.capath and any(Path(paths.capath).iterdir()))
 
 
-def _read_headers(response: Response) -> list[tuple[bytes, bytes]]:
+def _decode_headers(headers: RawHeaders) -> list[tuple[str, str]]:
+    return [(name.decode("ascii"), value.decode()) for name, value in headers]
+
+
+def _read_headers(response: Response) -> dict[str, str]:
     headers = response.headers
     try:
-        return [(name.encode("ascii"), value.encode("utf-8")) for name, value in headers.items()]
+        return dict(headers.items())
     except ValueError:
         # A value beyond ASCII cannot be had as text: that one header is lost, the others are not.
-        return [pair for name in headers.keys() for pair in _read_header(response, name)]  # noqa: SIM118 - no plain dict
+        return {name: value for name in headers.keys() for value in _read_header(response, name)}  # noqa: SIM118 - no plain dict
 
 
-def _read_header(response: Response, name: str) -> list[tuple[bytes, bytes]]:
+def _read_header(response: Response, name: str) -> list[str]:
     try:
-        return [(name.encode("ascii"), value.encode("utf-8")) for value in response.get_header_all(name)]
+        return response.get_header_all(name)
     except ValueError:
         return []
-
-
-def _keeps_alive(response: Response, headers: list[tuple[bytes, bytes]]) -> bool:
-    is_closing = any(name == b"connection" and b"close" in value.lower() for name, value in headers)
-    return response.version == "HTTP/1.1" and not is_closing
 
 
 def _translate(error: Exception) -> httpx.TransportError:

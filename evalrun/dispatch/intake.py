@@ -85,7 +85,7 @@ class Intake:
     @property
     def is_enough(self) -> bool:
         """True once nothing more of the body is of interest."""
-        if self._failure is not None or self.has_failed:
+        if self._failure is not None or (self._stream is not None and self._stream.has_failed):
             return True
         return not self._is_success and self._body.n_decoded_bytes > MAX_ERROR_BODY_BYTES
 

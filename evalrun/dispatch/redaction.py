@@ -7,7 +7,7 @@ may escape it: each sign by itself, as some escape `+` or `/`, and again for eac
 import base64
 import html
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 MASK = "***"
 _URL_SAFE = str.maketrans("+/", "-_")
@@ -47,6 +47,13 @@ class Redactor:
             text = text.replace(form, MASK)
         is_escaped = "\\" in text or "%" in text
         return self._escaped.sub(MASK, text) if self._escaped is not None and is_escaped else text
+
+    def redact_values(self, fields: Mapping[str, str]) -> Mapping[str, str]:
+        """Return named texts with every secret masked; the same object when they hold none."""
+        together = "\n".join(fields.values())
+        if self.redact(together) == together:
+            return fields
+        return {name: self.redact(text) for name, text in fields.items()}
 
     def redact_bytes(self, content: bytes) -> bytes:
         """Return the content with every secret masked; the same object when it holds none."""

@@ -1,25 +1,25 @@
 """The one door to HTTP: a request body goes out, a finished reply comes back, within its deadlines.
 
-A `Target` says where to and with which secrets; `open_transport` turns it into a `Transport`. The seam is
-`httpx.AsyncBaseTransport`, called directly: any engine that speaks it fits. Invariant: nothing that leaves this module,
-reply or error, holds a loaded secret; no exception of httpx passes this door.
+A `Target` says where to and with which secrets; `open_transport` turns it into a `Transport`. What carries the requests
+is an `Engine`; any `httpx.AsyncBaseTransport` can be one. Invariant: nothing that leaves this module, reply or error,
+holds a loaded secret; no exception of httpx passes this door.
 """
 
+import asyncio
 import base64
 import os
-import socket
-import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
-import anyio
 import httpx
 
 from evalrun import __version__
-from evalrun.dispatch.exchange import Deadlines, Exchange
+from evalrun.dispatch.deadlines import Deadlines, DeadlineWatch
+from evalrun.dispatch.engine import Engine, HttpxSeam, Opened, RawHeaders
+from evalrun.dispatch.engine_faults import ENGINE_ERRORS, NEVER_SENT, describe_fault, is_garbled
+from evalrun.dispatch.exchange import Exchange
 from evalrun.dispatch.fast_engine import FastEngine
 from evalrun.dispatch.faults import Evidence, excerpt
 from evalrun.dispatch.httpx_engine import HttpxEngine
@@ -28,9 +28,7 @@ from evalrun.dispatch.redaction import Redactor
 from evalrun.dispatch.wire import make_evidence
 from evalrun.errors import (
     ApiError,
-    BadRequestError,
     ConfigError,
-    ConnectionFaultError,
     DamagedReplyError,
     MalformedReplyError,
     Problem,
@@ -41,34 +39,6 @@ from evalrun.records import Completion, ErrorCode, SimulatorHint
 
 KEEP_ALIVE_S = 15.0
 """Idle connections are dropped after this; many servers close theirs sooner, which is noticed at reuse."""
-_ENGINE_ERRORS = (
-    httpx.HTTPError,
-    httpx.StreamError,
-    httpx.InvalidURL,
-    OSError,
-    anyio.BrokenResourceError,
-    anyio.ClosedResourceError,
-    anyio.EndOfStream,
-)
-_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.LocalProtocolError, httpx.UnsupportedProtocol)
-# The peer hung up in the middle of a handshake: a lost connection, not a wrong certificate.
-_LOST_HANDSHAKE = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
-_UNKNOWN_AUTHORITY = "its certificate comes from an authority that is not known here"
-_AUTHORITY_ITSELF = (
-    "its certificate is an authority's own, self-signed perhaps, which this engine takes for no server's: "
-    "`transport: httpx` does once SSL_CERT_FILE names it"
-)
-_NO_TLS = "it does not speak TLS there; perhaps its address begins with http://"
-_TLS_MEANINGS = (
-    ("UnknownIssuer", _UNKNOWN_AUTHORITY),
-    ("local issuer certificate", _UNKNOWN_AUTHORITY),
-    ("CaUsedAsEndEntity", _AUTHORITY_ITSELF),
-    ("corrupt message", _NO_TLS),
-    ("WRONG_VERSION_NUMBER", _NO_TLS),
-)
-"""How OpenSSL and rustls word what people do most often, and what it means."""
-
-RawHeaders = Sequence[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,8 +189,12 @@ async def open_transport(
         engine: Engine to use instead of the target's own; it is closed at the end.
     """
     deadlines = Deadlines.of(target.options.timeout_s, is_stream=target.options.stream)
-    async with engine or _open_engine(target, deadlines) as opened:
-        yield Transport(target, opened, deadlines)
+    opened, watch = _open_engine(target, deadlines, inner=engine), DeadlineWatch()
+    try:
+        yield Transport(target, opened, deadlines, watch)
+    finally:
+        watch.close()
+        await opened.aclose()
 
 
 class Transport:
@@ -228,11 +202,12 @@ class Transport:
 
     Args:
         target: Where to.
-        engine: An open transport of httpx's interface.
+        engine: Its connections.
         deadlines: Limits of each attempt.
+        watch: Ends the attempts that take longer.
     """
 
-    def __init__(self, target: Target, engine: httpx.AsyncBaseTransport, deadlines: Deadlines) -> None:
+    def __init__(self, target: Target, engine: Engine, deadlines: Deadlines, watch: DeadlineWatch) -> None:
         secrets = [*target.headers.values(), *([target.api_key] if target.api_key is not None else [])]
         self.target = target
         self._engine = engine
@@ -242,8 +217,8 @@ class Transport:
         # A part of a path may be a word as any other (a region, a deployment), which answers must keep.
         self._failure_redactor = Redactor([*secrets, *target.hidden_segments])
         self._url = httpx.URL(target.url)
-        self._headers = _make_headers(target, self._url)
         self._deadlines = deadlines
+        self._watch = watch
 
     def __repr__(self) -> str:
         return f"Transport({self.target.shown_url!r})"
@@ -262,16 +237,44 @@ class Transport:
         Raises:
             ApiError: No whole reply came; class, code and `was_sent` say why and whether it may have been billed.
         """
-        exchange = Exchange(body, self._deadlines, n_choices=n_choices)
-        with anyio.CancelScope(deadline=exchange.total_deadline_s) as exchange.scope:
-            for may_replace in (True, False):
-                try:
-                    return self._finish(exchange, await self._exchange(exchange, headers))
-                except _ENGINE_ERRORS as error:
-                    if not (may_replace and exchange.met_dead_connection) or _is_garbled(error):
-                        raise self._translate(error, exchange) from None
-                exchange.restart()
-        return self._finish_late(exchange)
+        exchange = Exchange(body, self._deadlines, self._watch, n_choices=n_choices)
+        exchange.begin()
+        try:
+            intake = await self._exchange(exchange, headers)
+        except asyncio.CancelledError:
+            if not exchange.take_back_cancel():
+                raise
+            return self._finish_late(exchange)
+        finally:
+            exchange.end()
+        return self._finish(exchange, intake)
+
+    async def _exchange(self, exchange: Exchange, headers: RawHeaders) -> Intake:
+        """Send a body and read its reply; over another connection where the first was dead already."""
+        try:
+            return await self._exchange_once(exchange, headers)
+        except ENGINE_ERRORS as error:
+            if not exchange.met_dead_connection or is_garbled(error):
+                raise self._translate(error, exchange) from None
+        exchange.restart()
+        try:
+            return await self._exchange_once(exchange, headers)
+        except ENGINE_ERRORS as error:
+            raise self._translate(error, exchange) from None
+
+    async def _exchange_once(self, exchange: Exchange, headers: RawHeaders) -> Intake:
+        opened = await self._engine.open(exchange, headers)
+        try:
+            intake = exchange.note_headers(opened.status, self._failure_redactor.redact_values(opened.headers))
+            try:
+                await _read_body(opened, exchange, intake)
+            except ENGINE_ERRORS as error:
+                reason = str(error) if isinstance(error, httpx.RemoteProtocolError) else None
+                if not intake.cut(reason):
+                    raise
+        finally:
+            await opened.aclose()
+        return intake
 
     def mask(self, completion: Completion) -> Completion:
         """Return a completion whose texts hold no secret: one that came in parts is whole only now, put together."""
@@ -281,40 +284,6 @@ class Transport:
             return completion
         flags = tuple(dict.fromkeys((*completion.flags, "redacted")))
         return replace(completion, output=output, refusal=refusal, reasoning=reasoning, flags=flags)
-
-    async def _exchange(self, exchange: Exchange, headers: RawHeaders) -> Intake:
-        request = httpx.Request(
-            "POST",
-            self._url,
-            headers=[*self._headers, (b"content-length", b"%d" % len(exchange.body)), *headers],
-            stream=_Body(exchange),
-            extensions={"timeout": self._deadlines.engine_timeouts, "trace": exchange.trace},
-        )
-        response = await self._engine.handle_async_request(request)
-        try:
-            intake = exchange.note_headers(response.status_code, self._read_headers(response))
-            try:
-                await self._read_body(response, exchange, intake)
-            except _ENGINE_ERRORS as error:
-                reason = str(error) if isinstance(error, httpx.RemoteProtocolError) else None
-                if not intake.cut(reason):
-                    raise
-        finally:
-            await response.aclose()
-        return intake
-
-    async def _read_body(self, response: httpx.Response, exchange: Exchange, intake: Intake) -> None:
-        async for chunk in response.stream:  # type: ignore[union-attr] # always the async kind here
-            was_done = intake.is_done
-            if not was_done:
-                exchange.note_chunk()
-            intake.feed(chunk)
-            if intake.has_token:
-                exchange.note_token()
-            if intake.is_done and not was_done:
-                exchange.note_done()
-            if intake.is_enough:
-                return
 
     def _finish(self, exchange: Exchange, intake: Intake) -> Reply:
         """Return the reply, now that nothing more of it comes.
@@ -375,38 +344,45 @@ class Transport:
         evidence["first_token_s"] = exchange.first_token_s
         return evidence
 
-    def _read_headers(self, response: httpx.Response) -> dict[str, str]:
-        redact = self._failure_redactor.redact
-        return {name.decode("latin-1").lower(): redact(value.decode("latin-1")) for name, value in response.headers.raw}
-
     def _translate(self, error: Exception, exchange: Exchange) -> ApiError:
-        if isinstance(error, _NEVER_SENT):
+        if isinstance(error, NEVER_SENT):
             exchange.note_unsent()
-        fault = _describe_fault(error, exchange)
+        fault = describe_fault(error, exchange)
         port = f":{self._url.port}" if self._url.port else ""
         text = self._failure_redactor.redact(f"{self._url.host}{port}: {fault.message}")
         return fault.error_class(fault.code, text, http_status=exchange.status, was_sent=exchange.was_sent)
 
 
-def _open_engine(target: Target, deadlines: Deadlines) -> httpx.AsyncBaseTransport:
-    """Return the engine that a target asks for: the fast one unless it says `transport: httpx`."""
-    if target.options.transport == "httpx":
-        return HttpxEngine(is_encrypted=target.is_encrypted, keep_alive_s=KEEP_ALIVE_S)
-    return FastEngine(deadlines, keep_alive_s=KEEP_ALIVE_S, is_encrypted=target.is_encrypted)
+async def _read_body(opened: Opened, exchange: Exchange, intake: Intake) -> None:
+    """Read until nothing more of the reply is of interest."""
+    while (chunk := await opened.read()) is not None:
+        was_done = intake.is_done
+        if not was_done:
+            exchange.note_chunk()
+        intake.feed(chunk)
+        if intake.is_stream:
+            if intake.has_token:
+                exchange.note_token()
+            if intake.is_done and not was_done:
+                exchange.note_done()
+        if intake.is_enough:
+            return
 
 
-class _Body(httpx.AsyncByteStream):
-    """The request's body: the engine asks for it once the connection stands, and comes back once it has left."""
+def _open_engine(target: Target, deadlines: Deadlines, *, inner: httpx.AsyncBaseTransport | None = None) -> Engine:
+    """Return the engine that a target asks for: the fast one unless it says `transport: httpx`.
 
-    __slots__ = ("_exchange",)
-
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        self._exchange.note_connected()
-        yield self._exchange.body
-        self._exchange.note_sent()
+    Args:
+        target: Where to.
+        deadlines: Limits of each attempt.
+        inner: An engine of httpx's interface to use instead.
+    """
+    url = httpx.URL(target.url)
+    headers = _make_headers(target, url)
+    if inner is None and target.options.transport != "httpx":
+        return FastEngine(url=str(url), headers=headers, deadlines=deadlines, keep_alive_s=KEEP_ALIVE_S)
+    inner = inner or HttpxEngine(is_encrypted=target.is_encrypted, keep_alive_s=KEEP_ALIVE_S)
+    return HttpxSeam(inner, url=url, headers=headers, timeouts=deadlines.engine_timeouts)
 
 
 def make_hint_headers(hint: SimulatorHint) -> RawHeaders:
@@ -431,70 +407,3 @@ def _make_headers(target: Target, url: httpx.URL) -> RawHeaders:
     for name, value in [*headers.items(), *target.options.headers.items(), *target.headers.items()]:
         by_name[name.lower()] = (name.encode(), value.encode())
     return list(by_name.values())
-
-
-class _Fault(NamedTuple):
-    """What an engine's exception stands for."""
-
-    error_class: type[ApiError]
-    code: ErrorCode
-    message: str
-
-
-def _describe_fault(error: Exception, exchange: Exchange) -> _Fault:
-    """Return what an engine's exception stands for; the real reason often hides down the chain of causes."""
-    if isinstance(error, httpx.ConnectTimeout):
-        return _Fault(TimedOutError, ErrorCode.TIMEOUT_CONNECT, "no connection in time")
-    if isinstance(error, httpx.LocalProtocolError | httpx.InvalidURL | httpx.UnsupportedProtocol):
-        return _Fault(BadRequestError, ErrorCode.BAD_REQUEST, f"the request cannot be sent: {error}")
-    if exchange.is_connected:
-        return _describe_lost_reply(error, is_answered=exchange.is_answered)
-    return _describe_failed_connect(error)
-
-
-def _describe_lost_reply(error: Exception, *, is_answered: bool) -> _Fault:
-    if _is_garbled(error):
-        return _Fault(DamagedReplyError, ErrorCode.BODY_INVALID, f"the reply is not HTTP: {error}")
-    place = "in the middle of its reply" if is_answered else "before it replied"
-    return _Fault(ConnectionFaultError, ErrorCode.RESET, f"the server closed the connection {place}")
-
-
-def _is_garbled(error: Exception) -> bool:
-    """Tell whether a reply came and was no HTTP; httpx calls a connection that ended without one by the same name."""
-    return isinstance(error, httpx.RemoteProtocolError) and not str(error).startswith("Server disconnected")
-
-
-def _describe_failed_connect(error: Exception) -> _Fault:
-    causes = list(_iterate_causes(error))
-    for cause in causes:
-        if isinstance(cause, _LOST_HANDSHAKE):
-            text = "no connection: the server hung up in the TLS handshake; perhaps it does not speak TLS 1.2 or newer"
-            return _Fault(ConnectionFaultError, ErrorCode.CONNECT, text)
-        if isinstance(cause, ssl.SSLError):
-            reason = getattr(cause, "verify_message", None) or cause.reason or str(cause)
-            return _Fault(MalformedReplyError, ErrorCode.TLS, f"no secure connection: {_explain_tls(reason)}")
-        if isinstance(cause, socket.gaierror):
-            return _Fault(ConnectionFaultError, ErrorCode.DNS, f"the host name cannot be resolved: {cause.strerror}")
-    # asyncio words its own errors ("Connect call failed"); the number says what the system said.
-    reasons = [os.strerror(cause.errno) for cause in causes if isinstance(cause, OSError) and cause.errno]
-    reason = reasons[-1] if reasons else str(error) or type(error).__name__
-    return _Fault(ConnectionFaultError, ErrorCode.CONNECT, f"no connection: {reason}")
-
-
-def _explain_tls(reason: str) -> str:
-    """Return a TLS library's reason with what it means in words, where it has none itself."""
-    meaning = next((meaning for words, meaning in _TLS_MEANINGS if words in reason), None)
-    return reason if meaning is None else f"{meaning} ({reason})"
-
-
-def _iterate_causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and everything down its chain, groups by their first member."""
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        if isinstance(current, BaseExceptionGroup):
-            current = current.exceptions[0]
-        else:
-            current = current.__cause__ or current.__context__

@@ -2,19 +2,19 @@
 
 import json
 import random
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
 from typing import Any
 
-import httpx
 from anyio.from_thread import start_blocking_portal
 
 from evalrun.dispatch.dispatcher import LaneWork, StopSignal, dispatch
-from evalrun.dispatch.exchange import Deadlines
-from evalrun.dispatch.transport import Target, _open_engine, make_target, open_transport
+from evalrun.dispatch.engine import Engine, Opened, RawHeaders
+from evalrun.dispatch.exchange import Exchange
+from evalrun.dispatch.transport import Target, Transport, make_target, open_transport
 from evalrun.lane_progress import LaneProgress
 from evalrun.options import EndpointOptions, PriceOptions, ProfileOptions, SimulatorOptions, TimeoutOptions
 from evalrun.records import Attempt, Outcome, Request, SimulatorHint, Started
@@ -72,7 +72,7 @@ async def ask_bent(url: str, label: str, *, is_stream: bool, params: Mapping[str
     """Ask for the same twice, the second time with a quirk, and return what evalrun makes of that second reply."""
     quirk, timeouts = FORMS.get(label, (label, TIMEOUTS))
     target = _make_target(url, stream=is_stream, timeout_s=timeouts, **options)
-    engine = _BentEngine(_open_engine(target, Deadlines.of(timeouts, is_stream=is_stream)))
+    engine = _BentEngine()
     requests = [_make_request(index, params, is_stream=is_stream) for index in range(2)]
     progress = LaneProgress(endpoint="e", model=_MODEL, total=len(requests))
     watcher = _Watcher(progress, engine, quirk)
@@ -84,27 +84,33 @@ async def ask_bent(url: str, label: str, *, is_stream: bool, params: Mapping[str
         on_record=watcher.note,
         stop=watcher.stop,
         rng=random.Random(1),
-        connect=partial(open_transport, engine=engine),
+        connect=partial(_open_bent, engine=engine),
     )
     return watcher.tell()
 
 
-@dataclass(slots=True)
-class _BentEngine(httpx.AsyncBaseTransport):
+@asynccontextmanager
+async def _open_bent(target: Target, *, engine: "_BentEngine") -> AsyncIterator[Transport]:
+    """Open a transport whose own engine is bent."""
+    async with open_transport(target) as transport:
+        engine.inner, transport._engine = transport._engine, engine
+        yield transport
+
+
+class _BentEngine:
     """A real engine whose requests ask for a quirk while there is one."""
 
-    inner: httpx.AsyncBaseTransport
+    inner: Engine
     quirk: str | None = None
     applied: str | None = None
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send the request."""
+    async def open(self, exchange: Exchange, headers: RawHeaders) -> Opened:
+        """Send the body of an exchange."""
         if self.quirk is None:
-            return await self.inner.handle_async_request(request)
-        request.headers[_QUIRK_HEADER] = self.quirk
-        response = await self.inner.handle_async_request(request)
-        self.applied = response.headers.get(_QUIRK_HEADER)
-        return response
+            return await self.inner.open(exchange, headers)
+        opened = await self.inner.open(exchange, [*headers, (_QUIRK_HEADER.encode(), self.quirk.encode())])
+        self.applied = opened.headers.get(_QUIRK_HEADER)
+        return opened
 
     async def aclose(self) -> None:
         """Close every connection."""

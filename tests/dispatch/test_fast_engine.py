@@ -15,7 +15,7 @@ import pytest
 from pyreqwest import exceptions
 
 from evalrun.dispatch import fast_engine
-from evalrun.dispatch.exchange import Deadlines
+from evalrun.dispatch.deadlines import Deadlines
 from evalrun.dispatch.fast_engine import FastEngine
 from evalrun.dispatch.transport import make_target, open_transport
 from evalrun.errors import TimedOutError
@@ -153,7 +153,6 @@ def test_machine_without_certificates_gets_those_of_httpx(tmp_path: Path, monkey
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     monkeypatch.delenv("SSL_CERT_DIR", raising=False)
     assert not fast_engine._has_system_certificates()
-    deadlines = Deadlines.of(TimeoutOptions(), is_stream=False)
-    assert isinstance(FastEngine(deadlines, keep_alive_s=1), httpx.AsyncBaseTransport)
+    FastEngine(url="https://127.0.0.1:1/v1", headers=[], deadlines=Deadlines.of(TimeoutOptions()), keep_alive_s=1)
     monkeypatch.setenv("SSL_CERT_FILE", certifi.where())
     assert fast_engine._has_system_certificates()
