@@ -52,9 +52,9 @@ def find_notes() -> set[str]:
     """Return every word that gets into a lane's history, but for the one that stands for those left out."""
     found: set[str] = set(EVENT_BY_NOTE)
     for name, call in iterate_calls():
-        if name == "note" and call.args and isinstance(call.args[0], ast.Constant):
+        if name in {"note", "_on_note"} and call.args and isinstance(call.args[0], ast.Constant):
             found |= read_words(call.args[:1])
-        elif name in {"add", "_shut"} and len(call.args) >= 3:
+        elif name == "_shut":
             found |= read_words(call.args[1:2])
     return {word for word in found if word != "forgotten"}
 

@@ -68,10 +68,6 @@ class LaneLog:
         event, name = _EVENTS.get(what, (what, "value"))
         self.tell(event, **({} if value is None else {name: value}))
 
-    def note_paced(self, at_s: float, what: str, value: float) -> None:
-        """Keep a note of the lane's pacer, whose time counts from the same start."""
-        self.note(what, at_s + self._started_s, value)
-
     def _keep(self, note: tuple[float, str, float | None]) -> None:
         if len(self._history) >= _KEPT:
             self._n_forgotten += 1 if self._n_forgotten else 2  # The first count takes the place of a note.

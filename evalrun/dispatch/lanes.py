@@ -120,7 +120,7 @@ class Lane:
             requests_per_minute=requests_per_minute,
             tokens_per_minute=tokens_per_minute,
             now_s=now_s,
-            on_note=self._log.note_paced,
+            on_note=self._log.note,
         )
         self._shared = shared
         self._is_paced = requests_per_minute is not None or tokens_per_minute is not None

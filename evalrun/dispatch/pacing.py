@@ -7,8 +7,7 @@ it the lane begins slowly, with nothing saved up.
 """
 
 import math
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final, Literal
 
 from evalrun.dispatch.buckets import RateBucket
@@ -28,12 +27,22 @@ NEAR_MINUTE_S: Final = 54.0
 """A per-minute limit with nothing left and a reset so far off refills steadily: pacing is enough."""
 
 WaitReason = Literal["retry_after", "requests_per_minute", "tokens_per_minute", "learned_rate"]
-Note = tuple[float, str, float]
+OnNote = Callable[[str, float, float], None]
+"""Takes what was decided, when (monotonic, in seconds), and its value.
 
-_KEPT_FIRST: Final = 64
-_KEPT_LAST: Final = 448
+`requests_per_minute`, `tokens_per_minute`: a limit that headers tell · `retry_after`: seconds of a wait that the server
+asked for · `pause`: of one that it did not · `reset`: of one until a limit's reset · `learned_rate`: requests per
+minute after a cut · `counts_as_asked`: 1, unused tokens are not given back for a while · `not_by_rate`: seconds in
+which refusals do not lower the rate, since they come at any.
+"""
+
 _SAME_S: Final = 0.2
 """Waits that end so close together are one note."""
+
+
+def ignore_note(what: str, now_s: float, value: float) -> None:
+    """Listen to nothing."""
+    del what, now_s, value
 
 
 class Pacer:
@@ -43,7 +52,7 @@ class Pacer:
         requests_per_minute: Limit that the job gives; None = unknown.
         tokens_per_minute: The same for tokens, prompt and output.
         now_s: Monotonic time.
-        on_note: Hears of each note of the history as it is made.
+        on_note: Hears of each decision as it is made.
     """
 
     def __init__(
@@ -52,9 +61,8 @@ class Pacer:
         requests_per_minute: float | None,
         tokens_per_minute: float | None,
         now_s: float,
-        on_note: Callable[[float, str, float], None] | None = None,
+        on_note: OnNote = ignore_note,
     ) -> None:
-        self._started_s = now_s
         self._requests = KnownLimit(requests_per_minute, now_s)
         self._requests.lower_to(0, now_s)  # Else the first second would see more than a limit by the second allows.
         self._tokens = KnownLimit(tokens_per_minute, now_s)
@@ -64,7 +72,7 @@ class Pacer:
         self._cause = RefusalCause()
         self._gates: dict[WaitReason, float] = {}
         self._episode = _Episode()
-        self._history = _History(on_note)
+        self._on_note = on_note
 
     @property
     def requests_per_minute(self) -> float | None:
@@ -84,17 +92,6 @@ class Pacer:
     def heeds_refusals(self, now_s: float) -> bool:
         """Tell whether refusals are taken to be for the rate at which we send, and not to come whatever it is."""
         return self._cause.is_rate(now_s)
-
-    def history(self) -> Sequence[Note]:
-        """Return what was decided: (seconds since the start, what, value), the first and the latest of it.
-
-        `requests_per_minute`, `tokens_per_minute`: a limit that headers tell · `retry_after`: seconds of a wait that
-        the server asked for · `pause`: of one that it did not · `reset`: of one until a limit's reset · `learned_rate`:
-        requests per minute after a cut · `counts_as_asked`: 1, unused tokens are not given back for a while ·
-        `not_by_rate`: seconds in which refusals do not lower the rate, since they come at any ·
-        `forgotten`: how many notes are missing there.
-        """
-        return self._history.read()
 
     def opens_at_s(self, now_s: float) -> float:
         """Return the time from which a request may leave; not after `now_s` when that is now."""
@@ -197,7 +194,7 @@ class Pacer:
             return
         self._gates[reason] = until_s
         if until_s > before_s + _SAME_S:
-            self._history.add(now_s - self._started_s, what, until_s - now_s)
+            self._on_note(what, now_s, until_s - now_s)
         for limit in (self._requests, self._tokens):
             limit.hold_until(until_s, now_s)
         if self._learned_bucket is not None:
@@ -209,7 +206,7 @@ class Pacer:
         if not limit.learn(per_minute, now_s):
             return False
         assert per_minute is not None  # Else there was nothing to learn.
-        self._history.add(now_s - self._started_s, what, per_minute)
+        self._on_note(what, now_s, per_minute)
         return True
 
     def _heed_remaining(
@@ -238,12 +235,12 @@ class Pacer:
         if not is_slow and not self._learned.is_slow and self._cause.find_other(now_s):
             self._learned.forget()
             self._learned_bucket = None
-            self._history.add(now_s - self._started_s, "not_by_rate", self._cause.lasts_until_s - now_s)
+            self._on_note("not_by_rate", now_s, self._cause.lasts_until_s - now_s)
             return
         if self._as_asked.note_refused(now_s):
-            self._history.add(now_s - self._started_s, "counts_as_asked", 1)
+            self._on_note("counts_as_asked", now_s, 1)
         rate_per_s = self._learned.cut(now_s, reopens_at_s=reopens_at_s, is_slow=is_slow)
-        self._history.add(now_s - self._started_s, "learned_rate", rate_per_s * 60)
+        self._on_note("learned_rate", now_s, rate_per_s * 60)
         self._learned_bucket = RateBucket(rate_per_s * 60, burst_s=BURST_S, now_s=now_s)
         self._learned_bucket.hold_until(reopens_at_s, now_s)
 
@@ -294,30 +291,6 @@ class _Episode:
         if retry_after_s is None:
             return own_s
         return max(retry_after_s, own_s) if self._n_fruitless else retry_after_s
-
-
-class _History:
-    """The first and the latest notes; what was between is counted."""
-
-    def __init__(self, on_note: Callable[[float, str, float], None] | None) -> None:
-        self._on_note = on_note
-        self._first: list[Note] = []
-        self._latest: deque[Note] = deque(maxlen=_KEPT_LAST)
-        self._n_forgotten = 0
-
-    def add(self, at_s: float, what: str, value: float) -> None:
-        note = (round(at_s, 3), what, round(value, 3))
-        if self._on_note is not None:
-            self._on_note(*note)
-        if len(self._first) < _KEPT_FIRST:
-            self._first.append(note)
-            return
-        self._n_forgotten += len(self._latest) == _KEPT_LAST
-        self._latest.append(note)
-
-    def read(self) -> list[Note]:
-        gap = [(self._latest[0][0], "forgotten", float(self._n_forgotten))] if self._n_forgotten else []
-        return [*self._first, *gap, *self._latest]
 
 
 def _is_worth_waiting(reset_s: float, limit: KnownLimit) -> bool:

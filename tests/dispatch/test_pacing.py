@@ -10,11 +10,35 @@ from evalrun.dispatch.pacing import MAX_PAUSE_S, MAX_RESET_S, Pacer
 from evalrun.dispatch.rate_facts import RateFacts
 
 
+class Notes:
+    """What a pacer decided, in order: (when, what, value)."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[float, str, float]] = []
+
+    def hear(self, what: str, now_s: float, value: float) -> None:
+        """Keep one."""
+        self.all.append((now_s, what, value))
+
+    def find(self, what: str) -> list[tuple[float, float]]:
+        """Return when something was noted, and its values."""
+        return [(at_s, value) for at_s, noted, value in self.all if noted == what]
+
+
 def make_pacer(
-    *, requests_per_minute: float | None = None, tokens_per_minute: float | None = None, now_s: float = 0.0
+    notes: Notes | None = None,
+    *,
+    requests_per_minute: float | None = None,
+    tokens_per_minute: float | None = None,
+    now_s: float = 0.0,
 ) -> Pacer:
-    """Return a pacer that knows nothing but what is given."""
-    return Pacer(requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, now_s=now_s)
+    """Return a pacer that knows nothing but what is given, and tells the notes what it decides."""
+    return Pacer(
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        now_s=now_s,
+        on_note=(notes or Notes()).hear,
+    )
 
 
 def send(pacer: Pacer, *, begin_s: float, end_s: float, every_s: float = 0.0, tokens: float = 0) -> list[float]:
@@ -35,17 +59,13 @@ def refuse(pacer: Pacer, *, now_s: float, retry_after_s: float | None = None, se
     pacer.note_throttled(retry_after_s, now_s, sent_at_s=sent_at_s)
 
 
-def find_notes(pacer: Pacer, what: str) -> list[tuple[float, float]]:
-    """Return when something was noted, and its values."""
-    return [(at_s, value) for at_s, noted, value in pacer.history() if noted == what]
-
-
 def test_pacer_that_knows_nothing_holds_nothing_back() -> None:
     """Without a limit, a refusal or a header a request may leave at once."""
-    pacer = make_pacer(now_s=50)
+    notes = Notes()
+    pacer = make_pacer(notes, now_s=50)
     for _ in range(1000):
         pacer.note_sent(10_000, 50)
-    assert (pacer.opens_at_s(50) <= 50, pacer.what_waits(50), pacer.history()) == (True, None, [])
+    assert (pacer.opens_at_s(50) <= 50, pacer.what_waits(50), notes.all) == (True, None, [])
 
 
 def test_known_requests_are_paced_at_95_percent() -> None:
@@ -186,38 +206,41 @@ def test_wait_of_an_overloaded_server_teaches_no_rate() -> None:
 
 def test_requests_that_were_under_way_cut_no_second_time() -> None:
     """A storm of refusals is one episode: one cut."""
-    pacer = make_pacer()
+    notes = Notes()
+    pacer = make_pacer(notes)
     times = send(pacer, begin_s=0, end_s=10, every_s=0.05)
     for n, sent_at_s in enumerate(times[-40:]):
         refuse(pacer, now_s=10 + n / 100, sent_at_s=sent_at_s)
     for late_s in (13, 14, 15):
         send(pacer, begin_s=late_s - 1, end_s=late_s, every_s=0.2)
         refuse(pacer, now_s=late_s, sent_at_s=9.9)
-    assert len(find_notes(pacer, "learned_rate")) == 1
+    assert len(notes.find("learned_rate")) == 1
 
 
 def test_later_refusal_cuts_again() -> None:
     """A request that left after the cut and is refused lowers the rate once more."""
-    pacer = make_pacer()
+    notes = Notes()
+    pacer = make_pacer(notes)
     send(pacer, begin_s=0, end_s=10, every_s=0.05)
     refuse(pacer, now_s=10)
     send(pacer, begin_s=10, end_s=16)
     refuse(pacer, now_s=16)
-    rates = [value for _, value in find_notes(pacer, "learned_rate")]
+    rates = [value for _, value in notes.find("learned_rate")]
     assert rates[0] == pytest.approx(0.7 * 1200, rel=0.1)
     assert rates[1] < rates[0]
 
 
 def test_refusal_of_everything_does_not_lower_the_rate() -> None:
     """While nothing at all is let in only the waits grow: how much would be, nobody knows."""
-    pacer, now_s = make_pacer(), 10.0
+    notes = Notes()
+    pacer, now_s = make_pacer(notes), 10.0
     send(pacer, begin_s=0, end_s=10, every_s=0.1)
     refuse(pacer, now_s=10)
     for _ in range(6):
         now_s = pacer.opens_at_s(now_s)
         pacer.note_sent(0, now_s)
         refuse(pacer, now_s=now_s)
-    assert len(find_notes(pacer, "learned_rate")) == 1
+    assert len(notes.find("learned_rate")) == 1
     assert pacer.learned_per_minute(pacer.opens_at_s(now_s)) == pytest.approx(420, rel=0.1)
 
 
@@ -240,13 +263,14 @@ def test_slow_down_grows_slowly_from_then_on() -> None:
 
 def test_limit_that_headers_tell_is_paced() -> None:
     """What the job does not say is learned from the first reply, and followed when it changes."""
-    pacer = make_pacer()
+    notes = Notes()
+    pacer = make_pacer(notes)
     pacer.note_facts(RateFacts(requests_per_minute=600, tokens_per_minute=90_000), 0)
     assert (pacer.requests_per_minute, pacer.tokens_per_minute) == (600, 90_000)
     assert len(send(pacer, begin_s=0, end_s=60)) == pytest.approx(570, abs=4)
     pacer.note_facts(RateFacts(requests_per_minute=60), 60)
     assert len(send(pacer, begin_s=60, end_s=120)) == pytest.approx(57, abs=4)
-    assert [value for _, value in find_notes(pacer, "requests_per_minute")] == [600, 60]
+    assert [value for _, value in notes.find("requests_per_minute")] == [600, 60]
 
 
 def test_limit_of_the_job_stands() -> None:
@@ -328,11 +352,12 @@ def refuse_for_tokens(pacer: Pacer, *, now_s: float) -> None:
 
 def test_tokens_count_as_asked_after_two_refusals() -> None:
     """One refusal may have any reason; two mean that the server counts what is asked for."""
-    pacer = make_pacer(tokens_per_minute=60_000)
+    notes = Notes()
+    pacer = make_pacer(notes, tokens_per_minute=60_000)
     refuse_for_tokens(pacer, now_s=0)
-    assert find_notes(pacer, "counts_as_asked") == []
+    assert notes.find("counts_as_asked") == []
     refuse_for_tokens(pacer, now_s=10)
-    assert len(find_notes(pacer, "counts_as_asked")) == 1
+    assert len(notes.find("counts_as_asked")) == 1
     pacer.note_sent(9500, 20)
     pacer.note_settled(9500, 10, 20)
     assert pacer.opens_at_s(20) > 28
@@ -340,10 +365,11 @@ def test_tokens_count_as_asked_after_two_refusals() -> None:
 
 def test_belief_about_tokens_is_tried_again() -> None:
     """After a while unused tokens are given back again; one refusal is enough to believe it anew, for longer."""
-    pacer = make_pacer(tokens_per_minute=60_000)
+    notes = Notes()
+    pacer = make_pacer(notes, tokens_per_minute=60_000)
     for begin_s in (0, 10, 400):
         refuse_for_tokens(pacer, now_s=begin_s)
-    times = [at_s for at_s, _ in find_notes(pacer, "counts_as_asked")]
+    times = [at_s for at_s, _ in notes.find("counts_as_asked")]
     assert times == pytest.approx([14, 404], abs=0.1)
     pacer.note_sent(9500, 900)
     pacer.note_settled(9500, 10, 900)
@@ -352,48 +378,40 @@ def test_belief_about_tokens_is_tried_again() -> None:
 
 def test_refusal_within_the_tokens_asked_for_is_no_proof() -> None:
     """A lane that stays below the limit by either count is refused for something else."""
-    pacer = make_pacer(tokens_per_minute=60_000)
+    notes = Notes()
+    pacer = make_pacer(notes, tokens_per_minute=60_000)
     for now_s in (0, 20, 40):
         pacer.note_sent(100, now_s)
         refuse(pacer, now_s=now_s)
-    assert find_notes(pacer, "counts_as_asked") == []
+    assert notes.find("counts_as_asked") == []
 
 
-# History
+# Notes
 
 
-def test_history_tells_what_was_decided() -> None:
-    """Waits, limits and cuts, with seconds since the start."""
-    pacer = make_pacer(now_s=1000)
+def test_notes_tell_what_was_decided() -> None:
+    """Waits, limits and cuts, with their time."""
+    notes = Notes()
+    pacer = make_pacer(notes, now_s=1000)
     send(pacer, begin_s=1000, end_s=1010, every_s=0.1)
     pacer.note_facts(RateFacts(tokens_per_minute=90_000, remaining_requests=0, reset_requests_s=2), 1001)
     refuse(pacer, now_s=1010, retry_after_s=5)
-    assert [(at_s, what) for at_s, what, _ in pacer.history()] == [
-        (1, "tokens_per_minute"),
-        (1, "reset"),
-        (10, "retry_after"),
-        (10, "learned_rate"),
+    assert [(at_s, what) for at_s, what, _ in notes.all] == [
+        (1001, "tokens_per_minute"),
+        (1001, "reset"),
+        (1010, "retry_after"),
+        (1010, "learned_rate"),
     ]
 
 
 def test_refusals_of_one_moment_are_one_note() -> None:
-    """A storm of refusals does not fill the history."""
-    pacer = make_pacer()
+    """A storm of refusals does not fill a lane's history."""
+    notes = Notes()
+    pacer = make_pacer(notes)
     times = send(pacer, begin_s=0, end_s=1, every_s=0.01)
     for sent_at_s in times:
         refuse(pacer, now_s=1 + sent_at_s / 10, sent_at_s=sent_at_s)
-    assert len(pacer.history()) <= 3
-
-
-def test_history_is_bounded() -> None:
-    """The first and the latest notes are kept, and how many are missing between them is told."""
-    pacer = make_pacer()
-    for n in range(2000):
-        pacer.note_facts(RateFacts(requests_per_minute=1000 + n), n)
-    notes = pacer.history()
-    assert len(notes) <= 513
-    assert (notes[0][2], notes[-1][2]) == (1000, 2999)
-    assert sum(value for _, what, value in notes if what == "forgotten") == 2000 - 512
+    assert len(notes.all) <= 3
 
 
 @given(

@@ -135,9 +135,15 @@ def test_refusals_at_random_do_not_stop_a_lane(share: float, most_s: float, has_
 
 def run_limited(server: Server, seed: int, *, n_rows: int, in_flight: int) -> tuple[Figures, list[str]]:
     """Send rows to a server with a real limit; return the figures, and what the pacer noted."""
-    pacer = Pacer(requests_per_minute=None, tokens_per_minute=None, now_s=0.0)
+    noted: list[str] = []
+    pacer = Pacer(
+        requests_per_minute=None,
+        tokens_per_minute=None,
+        now_s=0.0,
+        on_note=lambda what, _now_s, _value: noted.append(what),
+    )
     figures = Lane(server, pacer, Ramp(in_flight, start=START), random.Random(seed)).run([Row()] * n_rows)
-    return figures, [what for _, what, _ in pacer.history()]
+    return figures, noted
 
 
 @pytest.mark.parametrize(
