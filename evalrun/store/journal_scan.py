@@ -7,6 +7,7 @@ unless a repair is asked for; a repair keeps every good record and the damaged f
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,16 +44,13 @@ def scan_journal(folder: RunFolder, *, for_append: bool = False, repair: bool = 
         SchemaMismatchError: Another version of evalrun wrote the journal.
         StoreError: A segment cannot be read, or the tail not be cut.
     """
-    try:
+    with _reading(folder):
         dropped_bytes = _repair_segments(folder) if repair else 0
         index = JournalIndex(folder.journal_dir)
         first_bad = _fill_index(index, folder)
         index.dropped_bytes = dropped_bytes
         if first_bad is not None and for_append:
             _cut_tail(folder, first_bad)
-    except OSError as error:
-        msg = f"cannot read the journal in {folder.journal_dir}: {error.strerror or error}; check the disk"
-        raise StoreError(msg) from error
     return index
 
 
@@ -67,16 +65,12 @@ def read_first_session(folder: RunFolder) -> dict[str, Any] | None:
         StoreError: The journal cannot be read.
     """
     try:
-        for path in list_segments(folder.journal_dir):
-            for line in scan_segment(path):
-                if line.frame is not None and line.frame.kind is Kind.RUN:
-                    return parse_body(line.frame.body)
+        for placed in scan_good_frames(folder):
+            if placed.frame.kind is Kind.RUN:
+                return parse_body(placed.frame.body)
     except ValueError as error:
         msg = f"{folder.journal_dir}: the record of the call that began the run is not as evalrun writes it ({error})"
         raise SchemaMismatchError(msg) from error
-    except OSError as error:
-        msg = f"cannot read the journal in {folder.journal_dir}: {error.strerror or error}; check the disk"
-        raise StoreError(msg) from error
     return None
 
 
@@ -90,11 +84,18 @@ def scan_good_frames(folder: RunFolder) -> Iterator[PlacedFrame]:
         SchemaMismatchError: Another version of evalrun wrote the journal.
         StoreError: A segment cannot be read.
     """
-    try:
+    with _reading(folder):
         for path in list_segments(folder.journal_dir):
             for line in scan_segment(path):
                 if line.frame is not None:
                     yield PlacedFrame(path, line.offset, len(line.data), line.frame)
+
+
+@contextmanager
+def _reading(folder: RunFolder) -> Iterator[None]:
+    """Tell of a journal that the disk does not give."""
+    try:
+        yield
     except OSError as error:
         msg = f"cannot read the journal in {folder.journal_dir}: {error.strerror or error}; check the disk"
         raise StoreError(msg) from error
