@@ -35,9 +35,6 @@ class Spent(NamedTuple):
     tokens: int | None
 
 
-UNKNOWN_SPENT = Spent(None, None)
-
-
 def make_reservation(estimate: TokenEstimate, price: PriceOptions | None) -> Reservation:
     """Return what to hold back for a request: its estimate at the dearest rates that could apply.
 

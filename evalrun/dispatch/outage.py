@@ -92,6 +92,7 @@ class Outage:
         self._probe_at_s = 0.0
         self._probe_sent_s: float | None = None
         self._n_probes = 0
+        """Probes of the latest outage that failed."""
         self._n_pauses = 0
         self._is_over = False
         self._past: deque[tuple[float, float]] = deque(maxlen=_N_SPANS)
@@ -110,11 +111,6 @@ class Outage:
     def is_over(self) -> bool:
         """True once the lane is to be given up; it never comes back."""
         return self._is_over
-
-    @property
-    def n_probes(self) -> int:
-        """Probes of the latest outage that failed."""
-        return self._n_probes
 
     @property
     def prefers_new_rows(self) -> bool:

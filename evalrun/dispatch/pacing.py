@@ -84,11 +84,6 @@ class Pacer:
         """The limit as the job or the headers tell it; None = unknown."""
         return self._tokens.per_minute
 
-    def learned_per_minute(self, now_s: float) -> float | None:
-        """Return the rate that refusals have taught, in requests; None = none was."""
-        rate_per_s = self._learned.rate_per_s(now_s)
-        return None if rate_per_s is None else rate_per_s * 60
-
     def heeds_refusals(self, now_s: float) -> bool:
         """Tell whether refusals are taken to be for the rate at which we send, and not to come whatever it is."""
         return self._cause.is_rate(now_s)

@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evalrun.cost import compute_cost
-from evalrun.dispatch.budget import UNKNOWN_SPENT, Reservation, RunBudget, Spent, make_reservation
+from evalrun.dispatch.budget import Reservation, RunBudget, Spent, make_reservation
 from evalrun.dispatch.token_guess import TokenEstimate, TokenGuess
 from evalrun.options import PriceOptions, PriceTier
 from evalrun.records import Usage
 
 PRICE = PriceOptions(input=Decimal("1.25"), cached_input=Decimal("0.125"), output=Decimal(10))
 CENT = Reservation(Decimal("0.01"), 100)
+UNKNOWN = Spent(None, None)
 CENT_SPENT = Spent(Decimal("0.01"), 100)
 
 
@@ -40,7 +41,7 @@ def spend(budget: RunBudget, reservation: Reservation, actual: Spent) -> bool:
 def test_budget_without_limits_lets_everything_out() -> None:
     """No limit, no end: also for requests of unknown price."""
     budget = make_budget()
-    assert spend(budget, Reservation(None, 10**9), UNKNOWN_SPENT)
+    assert spend(budget, Reservation(None, 10**9), UNKNOWN)
     assert budget.reserve(Reservation(Decimal(10**6), 10**9), 10**9)
     assert (budget.is_spent, budget.deadline_s) == (None, None)
 
@@ -94,7 +95,7 @@ def test_spent_budget_stays_spent() -> None:
 def test_unknown_amounts_count_with_their_reservation() -> None:
     """What a lost reply took is booked as estimated, each figure on its own, and counted."""
     budget = make_budget(usd=Decimal(1), tokens=1000)
-    amounts = [UNKNOWN_SPENT, Spent(Decimal("0.002"), None), Spent(None, 7), Spent(Decimal("nan"), -1)]
+    amounts = [UNKNOWN, Spent(Decimal("0.002"), None), Spent(None, 7), Spent(Decimal("nan"), -1)]
     assert all(spend(budget, CENT, actual) for actual in amounts)
     assert budget.describe() == {
         "usd": {"limit": Decimal(1), "spent": Decimal("0.032"), "largest_request": Decimal("0.01")},
@@ -168,7 +169,7 @@ def test_unknown_price_cannot_be_reserved_under_a_limit_in_usd() -> None:
     assert "give its model a `price`" in str(budget.is_spent)
     assert not budget.reserve(CENT, 0.0)
     lenient = make_budget(usd=Decimal("0.01"), allows_unknown_cost=True)
-    assert spend(lenient, Reservation(None, 5), UNKNOWN_SPENT)
+    assert spend(lenient, Reservation(None, 5), UNKNOWN)
     assert spend(lenient, CENT, CENT_SPENT)
 
 
