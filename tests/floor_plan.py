@@ -9,6 +9,7 @@ GROUND = {
     "errors": 0,
     "quirk_names": 0,
     "lane_progress": 0,
+    "resume_words": 0,
     "wall_time": 0,
     "records": 1,
     "grader_options": 1,

@@ -10,6 +10,7 @@ from fractions import Fraction
 from evalrun.analysis import stats
 from evalrun.options import GateOptions, PassRateOptions
 from evalrun.records import ArmSummary, Finding, Status, Summary, Verdict
+from evalrun.resume_words import MARKED_RESUME_COMMAND
 
 PASS, FAIL, NO_VERDICT, NO_GATE = "pass", "fail", "no_verdict", "none"
 
@@ -59,7 +60,7 @@ def _check_rows(summary: Summary, max_error_rate: float) -> Iterator[Finding]:
         return
     if n_pending:
         message = f"{_count(n_pending, 'row is', 'rows are')} pending{_list_codes(summary)}; "
-        message += "`evalrun run JOB --resume` goes on"
+        message += f"{MARKED_RESUME_COMMAND} goes on"
         yield Finding(rule="pending", outcome=NO_VERDICT, message=message)
     is_above = Fraction(n_errors, n_rows) > _exact(max_error_rate)
     relation = "above" if is_above else "within"

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from evalrun.cli.console import format_seconds, format_usd
+from evalrun.resume_words import MARKED_RESUME_COMMAND
 
 if TYPE_CHECKING:
     from evalrun.dispatch.budget import RunBudget
@@ -15,8 +16,6 @@ PACED_S = 2.0
 """Waits shorter than this are the pace of the lane, not a pause that anybody could watch."""
 RATE_WINDOW_S = 10.0
 """Answers of so many last seconds make the rate that is shown."""
-RESUME_PLACEHOLDER = "`evalrun run JOB --resume`"
-"""How a lane's own words call the command that goes on: it knows neither the job's file nor the run's folder."""
 
 _REASONS: Mapping[str, str] = {
     "retry_after": "asked by the server",
@@ -73,7 +72,7 @@ def describe_stops(lanes: Iterable[tuple[str, str]], *, command: str) -> list[st
     for model, message in lanes:
         models_by_message.setdefault(message, []).append(model)
     return [
-        f"{', '.join(models)} stopped: {message.replace(RESUME_PLACEHOLDER, command)}"
+        f"{', '.join(models)} stopped: {message.replace(MARKED_RESUME_COMMAND, command)}"
         for message, models in models_by_message.items()
     ]
 

@@ -19,7 +19,6 @@ from evalrun.cli.console import (
     show_path,
 )
 from evalrun.cli.lane_words import (
-    RESUME_PLACEHOLDER,
     RateMeter,
     describe_flight,
     describe_limits,
@@ -31,6 +30,7 @@ from evalrun.cli.lane_words import (
 from evalrun.cli.results import make_resume_command
 from evalrun.job.estimate import scale_totals
 from evalrun.records import ErrorCode
+from evalrun.resume_words import MARKED_RESUME_COMMAND
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -74,7 +74,7 @@ class ProgressDisplay:
         self._rates = RateMeter()
         self._lanes: Sequence[LaneProgress] = ()
         self._stops_told: set[int] = set()
-        self._resume_command = RESUME_PLACEHOLDER
+        self._resume_command = MARKED_RESUME_COMMAND
         self.folder: RunFolder | None = None
         """The run's folder; None before there is one."""
 

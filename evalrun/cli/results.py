@@ -19,8 +19,9 @@ from evalrun.cli.console import (
     open_console,
     show_path,
 )
-from evalrun.cli.lane_words import RESUME_PLACEHOLDER, describe_stops
+from evalrun.cli.lane_words import describe_stops
 from evalrun.records import ArmSummary, ErrorCode, Finding, Rate, Summary, Verdict
+from evalrun.resume_words import MARKED_RESUME_COMMAND
 from evalrun.store.manifest import is_finished
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def _describe_budget(manifest: Mapping[str, Any]) -> list[str]:
     budget = manifest.get("budget")
     if budget is None or budget["ended_by"] is None or not manifest["errors"].get(ErrorCode.BUDGET):
         return []
-    return [f"  {budget['ended_by'].replace(RESUME_PLACEHOLDER, _NEXT)}"]
+    return [f"  {budget['ended_by'].replace(MARKED_RESUME_COMMAND, _NEXT)}"]
 
 
 def describe_verdict(verdict: Verdict) -> list[str]:
@@ -193,13 +194,13 @@ def describe_verdict(verdict: Verdict) -> list[str]:
     if len(worth_saying) == 1:
         return ["", f"{sign} · {worth_saying[0]}"]
     # The sign says the first words of this headline already.
-    headline = verdict.headline.removeprefix("no verdict: ").replace(RESUME_PLACEHOLDER, _NEXT)
+    headline = verdict.headline.removeprefix("no verdict: ").replace(MARKED_RESUME_COMMAND, _NEXT)
     return ["", f"{sign} · {headline}", *(f"  {line}" for line in worth_saying)]
 
 
 def _describe_finding(finding: Finding) -> str:
     arm = " · ".join(name for name in (finding.model, finding.prompt) if name)
-    return f"{finding.rule}: {arm + ' ' if arm else ''}{finding.message.replace(RESUME_PLACEHOLDER, _NEXT)}"
+    return f"{finding.rule}: {arm + ' ' if arm else ''}{finding.message.replace(MARKED_RESUME_COMMAND, _NEXT)}"
 
 
 def make_resume_hint(job: Path, result: "RunResult") -> str | None:

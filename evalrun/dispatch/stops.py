@@ -11,8 +11,9 @@ from difflib import get_close_matches
 from evalrun.dispatch.transport import Target
 from evalrun.errors import ApiError
 from evalrun.records import ErrorCode
+from evalrun.resume_words import MARKED_RESUME_COMMAND
 
-RESUME_HINT = "`evalrun run JOB --resume` goes on from here"
+RESUME_HINT = f"{MARKED_RESUME_COMMAND} goes on from here"
 
 
 class StopSignal:

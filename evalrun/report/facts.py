@@ -22,6 +22,7 @@ from evalrun.report.figures import (
 )
 from evalrun.report.model import ReportData, count_rows
 from evalrun.report.words import word_plainly
+from evalrun.resume_words import MARKED_RESUME_COMMAND
 from evalrun.wall_time import read_wall_time
 
 _DIGEST_CHARS = 12
@@ -243,8 +244,8 @@ def _warn_of_lanes(lanes: Sequence[Any]) -> list[str]:
 def _warn_of_counts(data: ReportData) -> list[str]:
     arms, statuses = data.summary.arms, data.summary.statuses
     counts = (
-        (statuses.get(Status.PENDING, 0), "row is pending; `evalrun run JOB --resume` goes on.",
-         "rows are pending; `evalrun run JOB --resume` goes on."),
+        (statuses.get(Status.PENDING, 0), f"row is pending; {MARKED_RESUME_COMMAND} goes on.",
+         f"rows are pending; {MARKED_RESUME_COMMAND} goes on."),
         (statuses.get(Status.TRUNCATED, 0), "answer was cut off by the token limit.",
          "answers were cut off by the token limit."),
         (statuses.get(Status.EMPTY, 0), "answer was empty; it is graded as empty text.",

@@ -11,9 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from evalrun.report.model import ReportData, ReportRow
-
-_COMMAND = "evalrun run JOB --resume"
-"""How the command that goes on is called where neither job nor run is known."""
+from evalrun.resume_words import MARKED_RESUME_COMMAND, RESUME_COMMAND
 
 _MARKED_CODE = re.compile("`([^`]+)`")
 
@@ -30,7 +28,7 @@ def make_resume_command(manifest: Mapping[str, Any]) -> str:
 
 def word_plainly(text: str, manifest: Mapping[str, Any]) -> str:
     """Return a sentence of evalrun's own with the whole command, and code in quotes."""
-    return _MARKED_CODE.sub(r"“\1”", text.replace(_COMMAND, make_resume_command(manifest)))
+    return _MARKED_CODE.sub(r"“\1”", text.replace(RESUME_COMMAND, make_resume_command(manifest)))
 
 
 def word_report_plainly(data: ReportData) -> ReportData:
@@ -46,7 +44,7 @@ def word_report_plainly(data: ReportData) -> ReportData:
 
 
 def _word_row(row: ReportRow, manifest: Mapping[str, Any]) -> ReportRow:
-    if row.error_message is None or f"`{_COMMAND}`" not in row.error_message:
+    if row.error_message is None or MARKED_RESUME_COMMAND not in row.error_message:
         return row
-    told = row.error_message.replace(f"`{_COMMAND}`", f"“{make_resume_command(manifest)}”")
+    told = row.error_message.replace(MARKED_RESUME_COMMAND, f"“{make_resume_command(manifest)}”")
     return replace(row, error_message=told)

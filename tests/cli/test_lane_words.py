@@ -7,7 +7,6 @@ import pytest
 
 from evalrun.cli.lane_words import (
     RATE_WINDOW_S,
-    RESUME_PLACEHOLDER,
     RateMeter,
     describe_flight,
     describe_limits,
@@ -128,7 +127,6 @@ def test_other_limits_are_shown_where_they_are_set() -> None:
 
 def test_lanes_that_stop_for_one_reason_are_told_together() -> None:
     """Each reason is one line, and the command that goes on stands where the lane could not know it."""
-    assert RESUME_HINT.startswith(RESUME_PLACEHOLDER)
     told = [("a", f"mend the key, then {RESUME_HINT}"), ("b", "other"), ("c", f"mend the key, then {RESUME_HINT}")]
     assert describe_stops(told, command="`evalrun run j.yaml --resume r`") == [
         "a, c stopped: mend the key, then `evalrun run j.yaml --resume r` goes on from here",
