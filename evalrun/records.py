@@ -16,6 +16,9 @@ SCHEMA_VERSION = "1"
 SIMULATOR_VERSION = "1"
 """Version of the simulator's behaviour: same version, profile, seed and request give the same reply."""
 
+NO_VERDICT_LEAD = "no verdict: "
+"""What the headline of a verdict that is none begins with."""
+
 
 class Status(StrEnum):
     """What finally became of a row."""
@@ -453,4 +456,10 @@ class Verdict:
     exit_code: int
     """0, 1 or 3 as in the table of exit codes."""
     headline: str
+    """The outcome in words and what decided it, in one line."""
     findings: Sequence[Finding] = ()
+
+    @property
+    def reason(self) -> str:
+        """The headline for a place that shows the outcome as well: “no verdict” is not said twice there."""
+        return self.headline.removeprefix(NO_VERDICT_LEAD)

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from evalrun.analysis import stats
 from evalrun.options import GateOptions, PassRateOptions
-from evalrun.records import ArmSummary, Finding, Status, Summary, Verdict
+from evalrun.records import NO_VERDICT_LEAD, ArmSummary, Finding, Status, Summary, Verdict
 from evalrun.resume_words import MARKED_RESUME_COMMAND
 
 PASS, FAIL, NO_VERDICT, NO_GATE = "pass", "fail", "no_verdict", "none"
@@ -143,11 +143,11 @@ def _write_headline(outcome: str, findings: list[Finding], summary: Summary) -> 
         n_rules = len({finding.rule for finding in findings})
         rules = _count(n_rules, "rule", "rules")
         return f"gate passed: {rules} over {_count(len(summary.arms), 'arm', 'arms')}"
-    word = "gate failed" if outcome == FAIL else "no verdict"
+    lead = "gate failed: " if outcome == FAIL else NO_VERDICT_LEAD
     more = f", and {_count(len(decisive) - 1, 'more finding', 'more findings')}" if len(decisive) > 1 else ""
     first = decisive[0]
     arm = f"{first.model} with prompt {first.prompt}: " if first.model is not None else ""
-    return f"{word}: {arm}{first.message}{more}"
+    return f"{lead}{arm}{first.message}{more}"
 
 
 def _describe_missing(arm: ArmSummary) -> str:

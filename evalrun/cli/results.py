@@ -193,9 +193,8 @@ def describe_verdict(verdict: Verdict) -> list[str]:
     worth_saying = [_describe_finding(finding) for finding in verdict.findings if finding.outcome != "pass"]
     if len(worth_saying) == 1:
         return ["", f"{sign} · {worth_saying[0]}"]
-    # The sign says the first words of this headline already.
-    headline = verdict.headline.removeprefix("no verdict: ").replace(MARKED_RESUME_COMMAND, _NEXT)
-    return ["", f"{sign} · {headline}", *(f"  {line}" for line in worth_saying)]
+    reason = verdict.reason.replace(MARKED_RESUME_COMMAND, _NEXT)
+    return ["", f"{sign} · {reason}", *(f"  {line}" for line in worth_saying)]
 
 
 def _describe_finding(finding: Finding) -> str:

@@ -15,9 +15,6 @@ from evalrun.resume_words import MARKED_RESUME_COMMAND, RESUME_COMMAND
 
 _MARKED_CODE = re.compile("`([^`]+)`")
 
-_OUTCOME_WORDS = {"no_verdict": "no verdict: "}
-"""What a headline begins with that stands beside it in large letters."""
-
 
 def make_resume_command(manifest: Mapping[str, Any]) -> str:
     """Return the command that goes on with the run, as far as run.json names job and run."""
@@ -34,11 +31,10 @@ def word_plainly(text: str, manifest: Mapping[str, Any]) -> str:
 def word_report_plainly(data: ReportData) -> ReportData:
     """Return a report whose verdict and rows name the whole command; a server's own backticks stay as they are."""
     manifest, verdict = data.manifest, data.verdict
-    headline = verdict.headline.removeprefix(_OUTCOME_WORDS.get(verdict.outcome, ""))
     findings = [replace(finding, message=word_plainly(finding.message, manifest)) for finding in verdict.findings]
     return replace(
         data,
-        verdict=replace(verdict, headline=word_plainly(headline, manifest), findings=tuple(findings)),
+        verdict=replace(verdict, headline=word_plainly(verdict.reason, manifest), findings=tuple(findings)),
         rows=[_word_row(row, manifest) for row in data.rows],
     )
 
