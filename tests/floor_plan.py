@@ -77,6 +77,7 @@ PLAN: dict[str, tuple[str, ...]] = {
         "plan",
         "preflight",
         "profiles",
+        "quick_rows",
         "readers",
         "rendering",
         "sample_ids",
