@@ -7,7 +7,7 @@ for 16 bytes an id, and for the samples that `dataset.sample` draws.
 import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from evalrun.errors import DatasetError, Problem, PromptError
 from evalrun.grader_options import GraderOptions
@@ -51,13 +51,9 @@ def _raise_problem(problem: Problem) -> None:
     raise DatasetError([problem])
 
 
-class _Row(NamedTuple):
-    """A row before it is a sample."""
-
-    values: dict[str, Any]
-    where: str
-    is_inline: bool
-    """Written in the job, so that its graders may hold templates."""
+_Row = tuple[dict[str, Any], str, bool]
+"""A row before it is a sample: its values, its place, and whether it is written in the job (then its graders may hold
+templates). A plain tuple, since one is made for each row of each pass."""
 
 
 class SampleSource:
@@ -80,8 +76,13 @@ class SampleSource:
         self._where = Expression(where, where="--where") if where is not None else None
         self._options = _normalise_options(loaded)
         self._own_where = None
-        if self._options is not None and self._options.where is not None:
-            self._own_where = Expression(self._options.where, where=loaded.where("dataset", "where"))
+        self._id_column = self._category_column = self._params_column = None
+        if self._options is not None:
+            self._id_column = self._options.id
+            self._category_column = self._options.category
+            self._params_column = self._options.params_column
+            if self._options.where is not None:
+                self._own_where = Expression(self._options.where, where=loaded.where("dataset", "where"))
         names = _list_names(self._options)
         place = loaded.where("dataset", "path")
         self._files = list_dataset_files(names, loaded.folder, place) if names else []
@@ -114,11 +115,11 @@ class SampleSource:
         columns = self._options.columns if self._options is not None else None
         for file in self._files:
             for line, values in scan_rows(file.path, shown=file.shown, columns=columns, report=report):
-                yield _Row(values, f"{file.shown}:{line}", is_inline=False)
+                yield values, f"{file.shown}:{line}", False
 
     def _scan_inline(self) -> Iterator[_Row]:
         for number, values in enumerate(self._loaded.job.samples):
-            yield _Row(dict(values), self._loaded.where("samples", number), is_inline=True)
+            yield dict(values), self._loaded.where("samples", number), True
 
     def _make_samples(
         self, rows: Iterator[_Row], ids: IdMaker, duplicates: dict[str, str], report: Report
@@ -156,16 +157,15 @@ class SampleSource:
             category=self._read_category(values, where),
             where=where,
             graders=_read_graders(graders, where, is_inline=is_inline) if graders else (),
-            params=self._read_params(values, where),
+            params=self._read_params(values, self._params_column, where) if self._params_column is not None else None,
         )
         return sample, is_new
 
     def _read_id(self, values: Mapping[str, Any], where: str) -> str | None:
-        column = self._options.id if self._options is not None else None
-        if column is not None and column not in values:
-            raise DatasetError(_name_missing("id", column, values), where=where)
-        column = column or "id"
+        column = self._id_column or "id"
         if column not in values:
+            if self._id_column is not None:
+                raise DatasetError(_name_missing("id", column, values), where=where)
             return None
         try:
             return read_id(values[column])
@@ -173,18 +173,17 @@ class SampleSource:
             raise DatasetError(f"column `{column}`: {error}", where=where) from error
 
     def _read_category(self, values: Mapping[str, Any], where: str) -> str | None:
-        column = self._options.category if self._options is not None else None
+        column = self._category_column
         if column is not None and column not in values:
             raise DatasetError(_name_missing("category", column, values), where=where)
         value = values.get(column or "category")
-        return value if isinstance(value, str | None) else encode_json(value).decode()
+        return value if value is None or isinstance(value, str) else encode_json(value).decode()
 
-    def _read_params(self, values: Mapping[str, Any], where: str) -> Mapping[str, Any] | None:
-        column = self._options.params_column if self._options is not None else None
-        params = values.get(column) if column is not None else None
+    def _read_params(self, values: Mapping[str, Any], column: str, where: str) -> Mapping[str, Any] | None:
+        params = values.get(column)
         if not params:
             return None
-        params = _parse_cell(params, str(column), where)
+        params = _parse_cell(params, column, where)
         if not isinstance(params, dict):
             raise DatasetError(f"column `{column}` must be a mapping, got {name_value(params)}", where=where)
         refused = sorted(RESERVED_PARAMS & set(params))
@@ -222,13 +221,13 @@ class SampleSource:
     def _report_duplicates(self, duplicates: Mapping[str, str], report: Report) -> None:
         """Look up where each id stood first; an id that only shares a hash is none."""
         places: dict[str, str] = {}
-        for row in itertools.chain(self._scan_files(_ignore), self._scan_inline()):
+        for values, where, _ in itertools.chain(self._scan_files(_ignore), self._scan_inline()):
             try:
-                sample_id = self._read_id(row.values, row.where)
+                sample_id = self._read_id(values, where)
             except DatasetError:
                 continue
             if sample_id is not None and sample_id in duplicates and sample_id not in places:
-                places[sample_id] = row.where
+                places[sample_id] = where
                 if len(places) == len(duplicates):
                     break
         for sample_id, where in duplicates.items():

@@ -39,11 +39,8 @@ def _count_keys(value: dict[str, Any] | list[Any], depth: int) -> int:
     """Return how many keys all objects of a value have; -1 when it is nested too deeply, or a number may be rounded."""
     if depth == 0:
         return -1
-    if type(value) is dict:
-        n_keys, items = len(value), value.values()
-    else:
-        n_keys, items = 0, value
-    for item in items:
+    n_keys = len(value) if isinstance(value, dict) else 0
+    for item in value.values() if isinstance(value, dict) else value:
         kind = type(item)
         if kind is dict or kind is list:
             n_within = _count_keys(item, depth - 1)

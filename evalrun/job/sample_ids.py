@@ -104,15 +104,15 @@ def read_id(value: Any) -> str:
     Raises:
         ValueError: The value cannot be an id; the message says why.
     """
-    if isinstance(value, bool | int | float):
-        return encode_json(value).decode()
     if not isinstance(value, str):
+        if isinstance(value, bool | int | float):
+            return encode_json(value).decode()
         msg = f"an id must be text or a number, got {name_value(value)}"
         raise ValueError(msg)
     if not value.strip():
         msg = "the id is empty"
         raise ValueError(msg)
-    if _UNUSABLE.search(value):
+    if not value.isprintable() and _UNUSABLE.search(value):  # Few ids need the search: what it finds is not printable.
         msg = f"the id {value[:60]!r} holds a control character"
         raise ValueError(msg)
     # Counting bytes is left to ids that could be too long.
