@@ -8,8 +8,8 @@ ours; an undefined name is an error; size is capped. A rendered text is never re
 
 import json
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jinja2
 from jinja2 import meta, nodes
@@ -50,8 +50,14 @@ class _Environment(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
 
-_Piece = tuple[str, str | None]
-"""Text, and the name of the value that follows it; None at the end."""
+class _Form(NamedTuple):
+    """A template of text and bare names: filling it in takes a tenth of what Jinja takes."""
+
+    text: str
+    """With `%s` where a value goes."""
+    names: tuple[str, ...]
+    n_chars: int
+    """Of the text alone."""
 
 
 def _write_value(value: Any) -> Any:
@@ -90,7 +96,7 @@ class Template:
         PromptError: The source is not a valid template.
     """
 
-    __slots__ = ("_compiled", "_pieces", "names", "source", "where")
+    __slots__ = ("_compiled", "_form", "names", "source", "where")
 
     def __init__(self, source: str, *, where: str) -> None:
         """Compile once; text without any Jinja mark is kept as it is."""
@@ -98,7 +104,7 @@ class Template:
         self.where = where
         self.names: frozenset[str] = frozenset()
         self._compiled: jinja2.Template | None = None
-        self._pieces: tuple[_Piece, ...] | None = None
+        self._form: _Form | None = None
         if any(mark in source for mark in ("{{", "{%", "{#")):
             self._compile()
 
@@ -111,8 +117,8 @@ class Template:
             for data in tree.find_all(nodes.TemplateData):
                 data.data = data.data.replace(_CARRIAGE_RETURN, "\r")
             self.names = frozenset(meta.find_undeclared_variables(tree)) - {"range"}
-            self._pieces = _find_pieces(tree)
-            if self._pieces is None:
+            self._form = _find_form(tree)
+            if self._form is None:
                 self._compiled = jinja2.Template.from_code(_ENVIRONMENT, _ENVIRONMENT.compile(tree), {})
         except RecursionError as error:
             raise PromptError("the template is nested too deeply", where=self.where) from error
@@ -136,7 +142,7 @@ class Template:
     @property
     def is_literal(self) -> bool:
         """True when the source holds nothing to render."""
-        return self._compiled is None and self._pieces is None
+        return self._compiled is None and self._form is None
 
     def render(self, scope: Mapping[str, Any]) -> str:
         """Return the text for one scope.
@@ -147,10 +153,10 @@ class Template:
         Raises:
             PromptError: A name is undefined, the sandbox refused, or the text grew too long.
         """
-        if self.is_literal:
-            return self.source
         try:
-            return "".join(self._generate(scope))
+            if self._form is not None:
+                return self._fill(self._form, scope)
+            return self.source if self._compiled is None else "".join(self._generate(self._compiled, scope))
         except jinja2.UndefinedError as error:
             raise PromptError(
                 str(error.message or error),
@@ -162,16 +168,24 @@ class Template:
         except Exception as error:  # Whatever an expression raises is the template author's to mend.
             raise PromptError(f"the template fails: {_describe_error(error)}", where=self.where) from error
 
-    def _generate(self, scope: Mapping[str, Any]) -> list[str]:
-        if self._pieces is not None:
-            parts = _fill(self._pieces, scope)
-            if sum(map(len, parts)) > MAX_RENDERED_CHARS:
-                raise self._make_size_error()
-            return parts
-        assert self._compiled is not None  # A literal template is not rendered.
+    def _fill(self, form: _Form, scope: Mapping[str, Any]) -> str:
+        values, length = [], form.n_chars
+        for name in form.names:
+            if name not in scope:
+                raise jinja2.UndefinedError(f"{name!r} is undefined")
+            value = scope[name]
+            if type(value) is not str:
+                value = str(_write_value(value))
+            length += len(value)
+            values.append(value)
+        if length > MAX_RENDERED_CHARS:
+            raise self._make_size_error()
+        return form.text % tuple(values)
+
+    def _generate(self, compiled: jinja2.Template, scope: Mapping[str, Any]) -> list[str]:
         parts, length = [], 0
-        context = self._compiled.new_context({**_ENVIRONMENT.globals, **scope}, shared=True)
-        for part in self._compiled.root_render_func(context):
+        context = compiled.new_context({**_ENVIRONMENT.globals, **scope}, shared=True)
+        for part in compiled.root_render_func(context):
             length += len(part)
             if length > MAX_RENDERED_CHARS:
                 raise self._make_size_error()
@@ -182,34 +196,22 @@ class Template:
         return PromptError(f"the rendered text is longer than {MAX_RENDERED_CHARS} characters", where=self.where)
 
 
-def _find_pieces(tree: nodes.Template) -> tuple[_Piece, ...] | None:
-    """Return a template of text and bare names in pieces, which fill ten times faster; None for any other."""
-    pieces: list[_Piece] = []
-    text = ""
+def _find_form(tree: nodes.Template) -> _Form | None:
+    """Return a template of text and bare names as a form to fill in; None for any other."""
+    text, names, n_chars = "", [], 0
     for output in tree.body:
         if not isinstance(output, nodes.Output):
             return None
         for node in output.nodes:
             if isinstance(node, nodes.TemplateData):
-                text += node.data
+                text += node.data.replace("%", "%%")
+                n_chars += len(node.data)
             elif isinstance(node, nodes.Name) and node.name not in _OWN_NAMES:
-                pieces.append((text, node.name))
-                text = ""
+                text += "%s"
+                names.append(node.name)
             else:
                 return None
-    return (*pieces, (text, None))
-
-
-def _fill(pieces: Iterable[_Piece], scope: Mapping[str, Any]) -> list[str]:
-    parts = []
-    for text, name in pieces:
-        parts.append(text)
-        if name is not None:
-            if name not in scope:
-                raise jinja2.UndefinedError(f"{name!r} is undefined")
-            value = scope[name]
-            parts.append(value if type(value) is str else str(_write_value(value)))
-    return parts
+    return _Form(text, tuple(names), n_chars)
 
 
 class Expression:

@@ -4,11 +4,14 @@ A prompt's options enter; lists of chat messages leave. Only strings that the jo
 sample itself holds are data and pass through untouched.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from evalrun.errors import DatasetError, Problem, PromptError
+from evalrun.job.canonical import encode_canonical, encode_json
 from evalrun.job.document import suggest_or_list
 from evalrun.job.file_marks import FileMarks
 from evalrun.job.image_files import load_image_url
@@ -21,7 +24,12 @@ from evalrun.templates import Template
 
 Scope = Mapping[str, Any]
 Render = Callable[[Scope], Any]
+Message = tuple[dict[str, Any], Render | None]
+"""A message as the job has it, and what makes its `content` for each sample; None when it is the same for all."""
 Where = Callable[[KeyPath], str]
+
+_SLOT = "\x00content\x00"
+"""Stands for the content of a message while its surroundings are encoded."""
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 """Roles that the wire knows."""
@@ -44,7 +52,7 @@ class CompiledPrompt:
         PromptError: A template does not compile, or a message is not one; all such places at once.
     """
 
-    __slots__ = ("_column", "_messages", "name", "uses_repeat")
+    __slots__ = ("_column", "_forms", "_has_parts", "_messages", "_renders", "name", "uses_repeat")
 
     def __init__(
         self,
@@ -62,6 +70,9 @@ class CompiledPrompt:
         if compiler.problems:
             raise PromptError(compiler.problems)
         self.uses_repeat = "repeat" in compiler.names
+        self._has_parts = any(not isinstance(fixed.get("content"), str | None) for fixed, _ in self._messages)
+        self._renders = [render for _, render in self._messages if render is not None]
+        self._forms = None if self._column is not None else _make_forms(self._messages)
 
     def build(self, sample: Sample, scope: Scope) -> list[Mapping[str, Any]]:
         """Return the messages for one sample.
@@ -84,6 +95,22 @@ class CompiledPrompt:
             built.append(message)
         return built
 
+    def encode(self, sample: Sample, scope: Scope) -> tuple[bytes, bytes]:
+        """Return the messages for one sample as JSON, in the order written and canonical; the rest is as in `build`."""
+        if self._forms is not None:
+            contents = [render(scope) for render in self._renders]
+            try:
+                written = tuple([orjson.dumps(content) for content in contents])
+                # A text is canonical as it is written; a list of parts holds keys to be sorted.
+                canonical = written if not self._has_parts else tuple(map(_dump_sorted, contents))
+            except TypeError:
+                pass  # What orjson refuses is encoded all at once, in the one way of `encode_json`.
+            else:
+                form, key_form = self._forms
+                return form % written, key_form % canonical
+        messages = self.build(sample, scope)
+        return encode_json(messages), encode_canonical(messages)
+
 
 def _read_column(sample: Sample, column: str) -> list[Mapping[str, Any]]:
     if column not in sample.row:
@@ -104,6 +131,27 @@ def _read_column(sample: Sample, column: str) -> list[Mapping[str, Any]]:
     return messages
 
 
+def _dump_sorted(value: Any) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def _make_forms(messages: Sequence[Message]) -> tuple[bytes, bytes] | None:
+    """Return the JSON of messages, as written and canonical, with `%b` where a content goes; None if they have none.
+
+    What is the same for every sample is encoded here, once.
+    """
+    marked = [fixed if render is None else {**fixed, "content": _SLOT} for fixed, render in messages]
+    n_slots = sum(render is not None for _, render in messages)
+    try:
+        encoded = (orjson.dumps(marked), _dump_sorted(marked))
+    except TypeError:
+        return None
+    written, canonical = (text.replace(b"%", b"%%").split(orjson.dumps(_SLOT)) for text in encoded)
+    if len(written) != n_slots + 1:
+        return None  # A text of the job looks like a slot.
+    return b"%b".join(written), b"%b".join(canonical)
+
+
 class _Compiler:
     """Turns the strings of messages into templates; collects what cannot be used."""
 
@@ -114,17 +162,17 @@ class _Compiler:
         self._files_root = files_root
         self._marks = marks
 
-    def compile_messages(self, options: PromptOptions, path: KeyPath) -> list[tuple[dict[str, Any], Render | None]]:
-        compiled: list[tuple[dict[str, Any], Render | None]] = []
+    def compile_messages(self, options: PromptOptions, path: KeyPath) -> list[Message]:
+        compiled: list[Message] = []
         for key in ("system", "user"):
             source = getattr(options, key)
             if source is not None:
-                compiled.append(({"role": key, "content": ""}, self._compile_text(source, (*path, key))))
+                compiled.append(self._compile_content({"role": key, "content": source}, (*path, key)))
         for index, message in enumerate(options.messages or ()):
             compiled.append(self._compile_message(message, (*path, "messages", index)))
         return compiled
 
-    def _compile_message(self, message: Mapping[str, Any], path: KeyPath) -> tuple[dict[str, Any], Render | None]:
+    def _compile_message(self, message: Mapping[str, Any], path: KeyPath) -> Message:
         role, content = message.get("role"), message.get("content")
         if role not in ROLES:
             hint = suggest_or_list(str(role), ROLES, label="roles")
@@ -136,20 +184,29 @@ class _Compiler:
             return dict(message), None
         here = (*path, "content")
         if isinstance(content, str):
-            return dict(message), self._compile_text(content, here)
+            return self._compile_content(message, here)
         if isinstance(content, list | tuple) and content:
             return dict(message), self._compile_parts(list(content), here)
         self._refuse(f"`content` must be text or a list of parts, got {name_value(content)}", here)
         return dict(message), None
 
+    def _compile_content(self, message: Mapping[str, Any], path: KeyPath) -> Message:
+        """Compile a content that is text; one without any template needs no rendering."""
+        template = self._compile_template(message["content"], path)
+        return dict(message), None if template is None or template.is_literal else template.render
+
     def _compile_text(self, source: str, path: KeyPath) -> Render:
+        template = self._compile_template(source, path)
+        return template.render if template is not None else lambda _scope: ""
+
+    def _compile_template(self, source: str, path: KeyPath) -> Template | None:
         try:
             template = Template(source, where=self._where(path))
         except PromptError as error:
             self.problems += error.problems
-            return lambda _scope: ""
+            return None
         self.names |= template.names
-        return template.render
+        return template
 
     def _compile_parts(self, parts: list[Any], path: KeyPath) -> Render:
         renders = [self._compile_part(part, (*path, index)) for index, part in enumerate(parts)]

@@ -28,9 +28,10 @@ from evalrun.job.literal_keys import hide_keys
 from evalrun.job.messages import CompiledPrompt
 from evalrun.job.preflight import Preflight
 from evalrun.job.rendering import Rendering
+from evalrun.job.row_maker import RowMaker
 from evalrun.job.sample_ids import IdMaker
 from evalrun.options import DatasetOptions, ModelOptions, PromptOptions
-from evalrun.records import Request, Sample, SimulatorHint
+from evalrun.records import Request, Sample
 from evalrun.templates import Template
 
 PROGRESS_EVERY = 500
@@ -105,22 +106,23 @@ class Plan:
             DatasetError: A row cannot be used, or a file has changed; `check` finds the former before anything is sent.
             PromptError: A template does not fit a sample.
         """
-        wanted = [
-            (position, model, encoder)
+        prompts = [(prompt, self._list_makers(prompt, models)) for prompt in self._prompts]
+        vars_, rows_per_prompt, start = self.loaded.job.vars, len(self.models) * self.repeats, 0
+        for sample in self._source.scan(ids=IdMaker(self._repeated_ids)):
+            rendering = Rendering(sample, vars_, self._answers)
+            sample_key = encode_canonical(sample.sample_id)
+            for prompt, makers in prompts:
+                yield from self._make_requests(rendering, prompt, makers, sample_key, start)
+                start += rows_per_prompt
+        if models is None:
+            self.require_unchanged()
+
+    def _list_makers(self, prompt: CompiledPrompt, models: Collection[str] | None) -> list[RowMaker]:
+        return [
+            RowMaker(prompt.name, model, encoder, offset=position * self.repeats)
             for position, (model, encoder) in enumerate(zip(self.models, self._encoders, strict=True))
             if models is None or model.name in models
         ]
-        first_index = 0
-        rows_per_prompt = len(self.models) * self.repeats
-        for sample in self._source.scan(ids=IdMaker(self._repeated_ids)):
-            rendering = Rendering(sample, self.loaded.job.vars, self._answers)
-            for prompt in self._prompts:
-                for position, model, encoder in wanted:
-                    start = first_index + position * self.repeats
-                    yield from self._make_requests(rendering, prompt, model, encoder, start)
-                first_index += rows_per_prompt
-        if models is None:
-            self.require_unchanged()
 
     def find_changes(self) -> list[str]:
         """Return what became of the files that the plan reads, since `check` read them; nothing when rows are the same.
@@ -166,41 +168,21 @@ class Plan:
         return encoder.make_target(None if request.hint is None else request.hint.answer)
 
     def _make_requests(
-        self,
-        rendering: Rendering,
-        prompt: CompiledPrompt,
-        model: ModelOptions,
-        encoder: BodyEncoder,
-        start: int,
+        self, rendering: Rendering, prompt: CompiledPrompt, makers: Sequence[RowMaker], sample_key: bytes, start: int
     ) -> Iterator[Request]:
-        sample, endpoint = rendering.sample, str(model.endpoint)
-        for repeat in range(self.repeats):
-            try:
-                answer = rendering.render_answer(endpoint, repeat)
-                messages, key_messages = rendering.encode_messages(prompt, repeat)
-                body, key = encoder.encode(
-                    messages, key_messages, repeat=repeat, answer=answer, row_params=sample.params
-                )
-            except (PromptError, DatasetError) as error:
-                problem = error.problems[0]
-                message = f"{problem.message} (sample {sample.sample_id!r}, {sample.where})"
-                raise type(error)(message, where=problem.where or sample.where, hint=problem.hint) from error
-            yield Request(
-                index=start + repeat,
-                row_id=make_row_id(sample.sample_id, prompt.name, model.name, repeat),
-                request_key=key,
-                sample=sample,
-                prompt=prompt.name,
-                model=model.name,
-                endpoint=endpoint,
-                repeat=repeat,
-                body=body,
-                hint=None
-                if answer is None
-                else SimulatorHint(answer=answer, sample_id=sample.sample_id, repeat=repeat),
-                n_choices=encoder.count_choices(sample.params),
-                max_output_tokens=encoder.read_output_limit(sample.params),
-            )
+        """Yield the rows of one sample and one prompt; messages are made once for all rows that share them."""
+        repeats = range(self.repeats if prompt.uses_repeat else 1)
+        try:
+            encoded = [rendering.encode_messages(prompt, repeat) for repeat in repeats]
+            for maker in makers:
+                for repeat in range(self.repeats):
+                    messages = encoded[repeat if prompt.uses_repeat else 0]
+                    answer = rendering.render_answer(maker.endpoint, repeat)
+                    yield maker.make(rendering.sample, sample_key, start, repeat, messages, answer)
+        except (PromptError, DatasetError) as error:
+            sample, problem = rendering.sample, error.problems[0]
+            message = f"{problem.message} (sample {sample.sample_id!r}, {sample.where})"
+            raise type(error)(message, where=problem.where or sample.where, hint=problem.hint) from error
 
     def check(
         self,

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from evalrun.job.canonical import encode_canonical, encode_json
 from evalrun.job.messages import CompiledPrompt
 from evalrun.records import Sample
 from evalrun.templates import Template, make_scope
@@ -18,14 +17,13 @@ class Rendering:
         answers: Template of the right answer, by simulator endpoint.
     """
 
-    __slots__ = ("_answers", "_cache", "_scopes", "_templates", "_vars", "sample")
+    __slots__ = ("_answers", "_scopes", "_templates", "_vars", "sample")
 
     def __init__(self, sample: Sample, vars_: Mapping[str, Any], answers: Mapping[str, Template]) -> None:
         self.sample = sample
         self._vars = vars_
         self._templates = answers
         self._scopes: dict[int, dict[str, Any]] = {}
-        self._cache: dict[tuple[str, int], tuple[bytes, bytes]] = {}
         self._answers: dict[tuple[str, int], str] = {}
 
     def get_scope(self, repeat: int) -> dict[str, Any]:
@@ -43,13 +41,7 @@ class Rendering:
 
     def encode_messages(self, prompt: CompiledPrompt, repeat: int) -> tuple[bytes, bytes]:
         """Return the messages as JSON, in the order written and canonical."""
-        key = (prompt.name, repeat if prompt.uses_repeat else 0)
-        encoded = self._cache.get(key)
-        if encoded is None:
-            messages = self.build_messages(prompt, key[1])
-            encoded = (encode_json(messages), encode_canonical(messages))
-            self._cache[key] = encoded
-        return encoded
+        return prompt.encode(self.sample, self.get_scope(repeat))
 
     def render_answer(self, endpoint: str, repeat: int) -> str | None:
         """Return what a right reply says; None when the endpoint is no simulator."""
