@@ -40,6 +40,19 @@ _CLASSES = re.compile(
     r"|(?P<cjk>[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+)"
     r"|(?P<ascii>[!-/:-@\[-`{-~]+)|(?P<other>[^\s!-~\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+)"
 )
+_ASCII_KINDS = [match.lastgroup if (match := _CLASSES.match(chr(code))) else None for code in range(128)]
+
+
+def _make_table(kind: str) -> bytes:
+    """Return a table that leaves only one class's characters: all others become spaces, and spaces `_` or `.`."""
+    shown = [code if kind != "space" else ord("_" if code == ord(" ") else ".") for code in range(128)]
+    kept = [shown[code] if each == kind else ord(" ") for code, each in enumerate(_ASCII_KINDS)]
+    return bytes([*kept, *[ord(" ")] * 128])
+
+
+_WORD_TABLE, _DIGIT_TABLE, _SPACE_TABLE, _SIGN_TABLE, _OTHER_TABLE = map(
+    _make_table, ("word", "digits", "space", "ascii", "other")
+)
 _LETTERS_PER_TOKEN = 2.5
 """Of scripts that are neither Latin nor CJK (Thai, Arabic, Cyrillic)."""
 
@@ -103,17 +116,21 @@ class ModelLoad:
     cap_tokens: int | None = 0
     """Sum of the limits that requests set on their replies; None once a request sets none."""
 
-    def add(self, prompt_tokens: float, body: Mapping[str, Any], answer_tokens: float) -> None:
-        """Count one request."""
-        self.n_requests += 1
-        self.prompt_tokens += prompt_tokens
-        self.answer_tokens += answer_tokens
-        cap = body.get("max_completion_tokens", body.get("max_tokens"))
-        n_choices = body.get("n")
+    def add(self, n_requests: int, prompt_tokens: float, cap_tokens: int | None, answer_tokens: float) -> None:
+        """Count equal requests; the tokens are those of each."""
+        self.n_requests += n_requests
+        self.prompt_tokens += n_requests * prompt_tokens
+        self.answer_tokens += n_requests * answer_tokens
         if self.cap_tokens is not None:
-            is_cap = isinstance(cap, int) and not isinstance(cap, bool)
-            times = n_choices if isinstance(n_choices, int) and n_choices > 0 else 1
-            self.cap_tokens = self.cap_tokens + cap * times if is_cap else None
+            self.cap_tokens = self.cap_tokens + n_requests * cap_tokens if cap_tokens is not None else None
+
+
+def read_cap_tokens(params: Mapping[str, Any]) -> int | None:
+    """Return the limit that parameters, as sent, set on all choices of a reply together; None when they set none."""
+    cap, n_choices = params.get("max_completion_tokens", params.get("max_tokens")), params.get("n")
+    if not isinstance(cap, int) or isinstance(cap, bool):
+        return None
+    return cap * n_choices if isinstance(n_choices, int) and n_choices > 0 else cap
 
 
 def estimate_tokens(text: str) -> int:
@@ -122,6 +139,8 @@ def estimate_tokens(text: str) -> int:
     A word is one token and a bit more when long, three digits are one, a run of white space is one unless it is the
     single space before a word, a CJK character is three quarters, punctuation goes by its length.
     """
+    if text.isascii():
+        return round(_count_ascii_tokens(text.encode()))
     total = 0.0
     for match in _CLASSES.finditer(text):
         kind, run = match.lastgroup, match.group()
@@ -139,6 +158,20 @@ def estimate_tokens(text: str) -> int:
         else:
             total += max(1, length / _LETTERS_PER_TOKEN)
     return round(total)
+
+
+def _count_ascii_tokens(text: bytes) -> float:
+    """Return the tokens of a text without any other letter: a class's runs are what a split leaves of it.
+
+    Most texts are such, and this takes a fifth of going from run to run.
+    """
+    words = text.translate(_WORD_TABLE).split()
+    total = len(words) + sum([len(run) - 7 for run in words if len(run) > 7]) / 5
+    total += sum([-(-len(run) // 3) for run in text.translate(_DIGIT_TABLE).split()])
+    spaces = text.translate(_SPACE_TABLE).split()
+    total += len(spaces) - spaces.count(b"_")
+    total += sum([max(1, len(run) / 2.2) for run in text.translate(_SIGN_TABLE).split()])
+    return total + sum([max(1, len(run) / _LETTERS_PER_TOKEN) for run in text.translate(_OTHER_TABLE).split()])
 
 
 def estimate_message_tokens(messages: Sequence[Mapping[str, Any]], count: Callable[[str], float]) -> float:

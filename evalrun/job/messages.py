@@ -52,7 +52,7 @@ class CompiledPrompt:
         PromptError: A template does not compile, or a message is not one; all such places at once.
     """
 
-    __slots__ = ("_column", "_forms", "_has_parts", "_messages", "_renders", "name", "uses_repeat")
+    __slots__ = ("_column", "_forms", "_has_parts", "_messages", "_renders", "fixed", "name", "uses_repeat")
 
     def __init__(
         self,
@@ -70,6 +70,8 @@ class CompiledPrompt:
         if compiler.problems:
             raise PromptError(compiler.problems)
         self.uses_repeat = "repeat" in compiler.names
+        self.fixed: Sequence[Mapping[str, Any]] = [fixed for fixed, render in self._messages if render is None]
+        """The messages that are the same for every sample."""
         self._has_parts = any(not isinstance(fixed.get("content"), str | None) for fixed, _ in self._messages)
         self._renders = [render for _, render in self._messages if render is not None]
         self._forms = None if self._column is not None else _make_forms(self._messages)
@@ -94,6 +96,12 @@ class CompiledPrompt:
                 message["content"] = render(scope)
             built.append(message)
         return built
+
+    def build_varying(self, sample: Sample, scope: Scope) -> Sequence[Mapping[str, Any]]:
+        """Return what differs between samples: messages with a `content` alone; the rest is as in `build`."""
+        if self._column is not None:
+            return _read_column(sample, self._column)
+        return [{"content": render(scope)} for render in self._renders]
 
     def encode(self, sample: Sample, scope: Scope) -> tuple[bytes, bytes]:
         """Return the messages for one sample as JSON, in the order written and canonical; the rest is as in `build`."""

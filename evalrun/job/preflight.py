@@ -10,7 +10,13 @@ from typing import Any
 from evalrun.errors import AuthorError, DatasetError, Problem, PromptError
 from evalrun.job.bodies import BodyEncoder
 from evalrun.job.canonical import encode_canonical
-from evalrun.job.estimate import ModelLoad, estimate_message_tokens, estimate_tokens
+from evalrun.job.estimate import (
+    REPLY_TOKENS,
+    ModelLoad,
+    estimate_message_tokens,
+    estimate_tokens,
+    read_cap_tokens,
+)
 from evalrun.job.messages import CompiledPrompt
 from evalrun.job.param_checks import check_row_params, warn_row_params
 from evalrun.job.rendering import Rendering
@@ -54,8 +60,10 @@ class Preflight:
         self.categories: dict[str, int] = {}
         self.digest = sha256()
         self.loads = [ModelLoad() for _ in targets]
-        self._prompts = prompts
+        # What is the same for every sample is counted once, and exactly.
+        self._prompts = [(each, _count_fixed(each)) for each in prompts]
         self._targets = targets
+        self._caps = [read_cap_tokens(encoder.params) for _, encoder in targets]
         self._endpoints = {name: endpoints[name] for name, _ in targets}
         self._answers = answers
         self._simulators = tuple(dict.fromkeys(endpoint for endpoint, _ in targets if endpoint in answers))
@@ -78,8 +86,8 @@ class Preflight:
         self.digest.update(encode_canonical([sample.sample_id, sample.row]))
         rendering = Rendering(sample, self._vars, self._answers)
         answer_tokens = self._try_answers(rendering)
-        for prompt in self._prompts:
-            self._try_prompt(prompt, rendering, answer_tokens)
+        for prompt, fixed_tokens in self._prompts:
+            self._try_prompt(prompt, fixed_tokens, rendering, answer_tokens)
         if sample.params:
             self._check_params(sample, sample.params)
         for problem in self._check_sample(sample) if self._check_sample is not None else ():
@@ -103,17 +111,18 @@ class Preflight:
                 self._note(error, rendering.sample)
         return tokens
 
-    def _try_prompt(self, prompt: CompiledPrompt, rendering: Rendering, answer_tokens: Mapping[str, float]) -> None:
+    def _try_prompt(
+        self, prompt: CompiledPrompt, fixed_tokens: float, rendering: Rendering, answer_tokens: Mapping[str, float]
+    ) -> None:
         sample, repeats = rendering.sample, self._repeats
-        prompt_tokens = 0.0
+        tokens = 0.0
         try:
             for repeat in range(repeats if prompt.uses_repeat else 1):
-                messages = rendering.build_messages(prompt, repeat)
-                prompt_tokens = estimate_message_tokens(messages, self._counter.count)
-            for (endpoint, encoder), load in zip(self._targets, self.loads, strict=True):
-                params = encoder.merge_params(sample.params)
-                for _ in range(repeats):
-                    load.add(prompt_tokens, params, answer_tokens.get(endpoint, 0.0))
+                messages = rendering.build_varying(prompt, repeat)
+                tokens = fixed_tokens + estimate_message_tokens(messages, self._counter.count)
+            for (endpoint, encoder), cap_tokens, load in zip(self._targets, self._caps, self.loads, strict=True):
+                cap = read_cap_tokens(encoder.merge_params(sample.params)) if sample.params else cap_tokens
+                load.add(repeats, tokens, cap, answer_tokens.get(endpoint, 0.0))
         except (PromptError, DatasetError) as error:
             self._note(error, sample)
         except ValueError as error:
@@ -127,6 +136,11 @@ class Preflight:
                 place=sample.where,
                 is_prompt=isinstance(error, PromptError),
             )
+
+
+def _count_fixed(prompt: CompiledPrompt) -> float:
+    """Return the tokens of the messages that are the same for every sample."""
+    return estimate_message_tokens(prompt.fixed, estimate_tokens) - REPLY_TOKENS
 
 
 class _TokenCounter:

@@ -1,6 +1,6 @@
 """One sample's texts: messages and right answers, each rendered and encoded once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evalrun.job.messages import CompiledPrompt
@@ -35,9 +35,9 @@ class Rendering:
             self._scopes[repeat] = scope
         return scope
 
-    def build_messages(self, prompt: CompiledPrompt, repeat: int) -> list[Mapping[str, Any]]:
-        """Return the messages of one repeat."""
-        return prompt.build(self.sample, self.get_scope(repeat))
+    def build_varying(self, prompt: CompiledPrompt, repeat: int) -> Sequence[Mapping[str, Any]]:
+        """Return the messages of one repeat that differ between samples."""
+        return prompt.build_varying(self.sample, self.get_scope(repeat))
 
     def encode_messages(self, prompt: CompiledPrompt, repeat: int) -> tuple[bytes, bytes]:
         """Return the messages as JSON, in the order written and canonical."""
