@@ -10,6 +10,8 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+from evalrun.quick_init import with_quick_init
+
 SCHEMA_VERSION = "1"
 """Version of the run folder's tables and of every `--json` object."""
 
@@ -118,6 +120,7 @@ class CostSource(StrEnum):
     UNKNOWN = "unknown"
 
 
+@with_quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """One dataset row."""
@@ -136,6 +139,7 @@ class Sample:
     """Parameters that the row sets on its request; None when it sets none."""
 
 
+@with_quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatorHint:
     """What a simulator endpoint is told beside the body. Sent to simulators only."""
@@ -146,6 +150,7 @@ class SimulatorHint:
     repeat: int
 
 
+@with_quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What is sent for one row. Born in `job/plan`."""
@@ -179,6 +184,7 @@ class Request:
     """What those cost; None when unknown."""
 
 
+@with_quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
     """Written before a request leaves, so that a crash can tell what was in flight."""
@@ -190,6 +196,7 @@ class Started:
     """1-based over the whole run."""
 
 
+@with_quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """Token counts in OpenAI's meaning: cached within prompt, reasoning within completion. None = not told."""
@@ -209,6 +216,11 @@ class Usage:
     """`usage_inconsistent` when the parts do not add up."""
 
 
+NO_USAGE = Usage()
+"""Of a reply that tells of no tokens, and of an exchange that gave none."""
+
+
+@with_quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
     """A reply that is a chat completion. Born in `dispatch/wire`."""
@@ -230,10 +242,11 @@ class Completion:
     response_model: str | None = None
     system_fingerprint: str | None = None
     service_tier: str | None = None
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = NO_USAGE
     flags: tuple[str, ...] = ()
 
 
+@with_quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """One HTTP exchange. Born in `dispatch/dispatcher`."""
@@ -268,6 +281,7 @@ class Attempt:
     """The raw reply, redacted (first 4 KiB when it failed); None when no byte came."""
 
 
+@with_quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What finally became of a row: a completion or an error, exactly one. Born in `dispatch/dispatcher`."""
@@ -310,6 +324,7 @@ class Outcome:
     """The row that it was the outcome of there, when that is another one than here; None otherwise."""
 
 
+@with_quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grade:
     """A grader's verdict on one outcome. Born in `analysis/graders`."""

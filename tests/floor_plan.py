@@ -11,6 +11,7 @@ GROUND = {
     "lane_progress": 0,
     "resume_words": 0,
     "wall_time": 0,
+    "quick_init": 0,
     "records": 1,
     "grader_options": 1,
     "options": 2,
