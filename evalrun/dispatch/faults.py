@@ -93,7 +93,10 @@ class Complaint:
 
 def find_request_id(headers: Mapping[str, str]) -> str | None:
     """Return the server's id of the exchange; None when no header names one."""
-    return next((headers[name] for name in _REQUEST_ID_HEADERS if headers.get(name)), None)
+    for name in _REQUEST_ID_HEADERS:
+        if request_id := headers.get(name):
+            return request_id
+    return None
 
 
 def parse_should_retry(headers: Mapping[str, str]) -> bool | None:

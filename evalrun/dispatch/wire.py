@@ -5,7 +5,6 @@ for. Nothing else is ever raised, whatever the bytes. Pure: no network, no clock
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -21,7 +20,7 @@ from evalrun.dispatch.faults import (
     make_status_error,
     parse_should_retry,
 )
-from evalrun.dispatch.json_text import dump_json, load_json
+from evalrun.dispatch.json_text import LoadedJson, dump_json, load_json
 from evalrun.dispatch.retry_after import parse_retry_after
 from evalrun.dispatch.usage import parse_usage
 from evalrun.errors import DamagedReplyError, ServerFaultError
@@ -69,14 +68,13 @@ def parse_reply(
         raise make_status_error(status, body, facts, location=headers.get("location"))
     try:
         loaded = load_json(body)
-        completion = _parse_completion(loaded.value, model, n_choices)
+        return _parse_completion(loaded, model, n_choices)
     except _ComplaintError as found:
         raise found.make_error(make_evidence(status, headers, evidence or body, now=now)) from None
     except (_DamageError, ValueError) as error:
         text = f"HTTP {status} without a completion: {_describe_damage(error, body)}"
         facts = make_evidence(status, headers, evidence or body, now=now)
         raise DamagedReplyError(ErrorCode.BODY_INVALID, text, **facts) from None
-    return replace(completion, flags=(*completion.flags, *loaded.flags)) if loaded.flags else completion
 
 
 def make_evidence(status: int, headers: Mapping[str, str], body: bytes, *, now: datetime | None = None) -> Evidence:
@@ -115,35 +113,65 @@ def _describe_damage(error: Exception, body: bytes) -> str:
     return f"no JSON ({excerpt(str(error))}), it begins with: {describe_body(body)[:120]}"
 
 
-def _parse_completion(value: Any, model: str | None, n_choices: int) -> Completion:
-    if isinstance(value, Mapping) and value.get("error"):
-        raise _ComplaintError(find_complaint(value))
-    choices = value.get("choices") if isinstance(value, Mapping) else None
-    if not isinstance(choices, list) or not choices:
-        complaint = find_complaint(value)
-        if complaint is not None:
-            raise _ComplaintError(complaint)
-        raise _DamageError("it has no `choices`")
+def _parse_completion(loaded: LoadedJson, model: str | None, n_choices: int) -> Completion:
+    value, choices = loaded.value, _find_choices(loaded.value)
     choice = _choose_first(choices)
-    if _has_failed(choice):
+    finish_reason = _read_text(choice, "finish_reason")
+    reason = "" if finish_reason is None else finish_reason.lower()
+    if reason in _FAILED or choice.get("error"):
         complaint = find_complaint(choice) if choice.get("error") else None
         raise _ComplaintError(complaint, str(choice.get("finish_reason")))
-    completion = _read_choice(choice)
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        raise _DamageError("choice 0 has no `message`")
+    content = message.get("content")
+    text, flags = (content, ()) if isinstance(content, str) else _read_content(message, content)
+    refusal = _read_text(message, "refusal") or _join_parts(content, "refusal") or None
+    tool_calls = _read_tool_calls(message)
+    status = _decide_status(reason, text=text, refusal=refusal, has_tool_calls=tool_calls is not None)
+    logprobs = choice.get("logprobs")
     usage = parse_usage(value.get("usage"))
     response_model = _read_text(value, "model")
-    flags = (*completion.flags, *usage.flags, *_flag_choices(choices, n_choices))
+    if reason not in _KNOWN:
+        flags += ("finish_reason_missing" if finish_reason is None else "finish_reason_unknown",)
+    flags += usage.flags + _flag_choices(choices, n_choices)
     if model is not None and response_model is not None and response_model != model:
-        flags = (*flags, "model_mismatch")
-    return replace(
-        completion,
+        flags += ("model_mismatch",)
+    return Completion(
+        status=status,
+        output=_choose_output(status, text, has_tool_calls=tool_calls is not None),
+        refusal=refusal,
+        finish_reason=finish_reason,
+        reasoning=_read_reasoning(message, content),
+        tool_calls=tool_calls,
         choices=dump_json(_sort_choices(choices)) if len(choices) > 1 else None,
+        logprobs=None if logprobs is None else dump_json(logprobs),
         response_id=_read_text(value, "id"),
         response_model=response_model,
         system_fingerprint=_read_text(value, "system_fingerprint"),
         service_tier=_read_text(value, "service_tier"),
         usage=usage,
-        flags=flags,
+        flags=flags + loaded.flags,
     )
+
+
+def _find_choices(value: Any) -> list[Any]:
+    """Return the choices of a reply, at least one.
+
+    Raises:
+        _ComplaintError: It holds an error instead, or beside them.
+        _DamageError: It holds neither.
+    """
+    if isinstance(value, dict):
+        if value.get("error"):
+            raise _ComplaintError(find_complaint(value))
+        choices = value.get("choices")
+        if isinstance(choices, list) and choices:
+            return choices
+    complaint = find_complaint(value)
+    if complaint is not None:
+        raise _ComplaintError(complaint)
+    raise _DamageError("it has no `choices`")
 
 
 def _flag_choices(choices: Sequence[Any], n_choices: int) -> tuple[str, ...]:
@@ -153,7 +181,7 @@ def _flag_choices(choices: Sequence[Any], n_choices: int) -> tuple[str, ...]:
     usable = [
         choice
         for choice in choices
-        if isinstance(choice, Mapping) and isinstance(choice.get("message"), Mapping) and not _has_failed(choice)
+        if isinstance(choice, dict) and isinstance(choice.get("message"), dict) and not _has_failed(choice)
     ]
     indexes = [choice["index"] for choice in usable if isinstance(choice.get("index"), int)]
     flags = ("fewer_choices",) if len(usable) < n_choices else ()
@@ -162,7 +190,7 @@ def _flag_choices(choices: Sequence[Any], n_choices: int) -> tuple[str, ...]:
 
 def _sort_choices(choices: Sequence[Any]) -> Sequence[Any]:
     """Return the choices by index, as they come together from a stream; as they came where indexes do not say."""
-    indexes = [choice.get("index") if isinstance(choice, Mapping) else None for choice in choices]
+    indexes = [choice.get("index") if isinstance(choice, dict) else None for choice in choices]
     if len(set(indexes)) < len(choices) or not all(type(index) is int for index in indexes):
         return choices
     return sorted(choices, key=lambda choice: int(choice["index"]))
@@ -175,36 +203,15 @@ def _has_failed(choice: Mapping[str, Any]) -> bool:
 
 def _choose_first(choices: Sequence[Any]) -> Mapping[str, Any]:
     """Return the choice whose index is 0, else the first one."""
-    objects = [choice for choice in choices if isinstance(choice, Mapping)]
+    objects = [choice for choice in choices if isinstance(choice, dict)]
     if not objects:
         raise _DamageError("its `choices` are no objects")
+    if len(objects) == 1:
+        return objects[0]
     return next((choice for choice in objects if choice.get("index") == 0), objects[0])
 
 
-def _read_choice(choice: Mapping[str, Any]) -> Completion:
-    message = choice.get("message")
-    if not isinstance(message, Mapping):
-        raise _DamageError("choice 0 has no `message`")
-    text, part_flags = _read_content(message)
-    refusal = _read_text(message, "refusal") or _join_parts(message.get("content"), "refusal") or None
-    tool_calls = _read_tool_calls(message)
-    finish_reason = _read_text(choice, "finish_reason")
-    status = _decide_status(finish_reason, text=text, refusal=refusal, has_tool_calls=tool_calls is not None)
-    logprobs = choice.get("logprobs")
-    return Completion(
-        status=status,
-        output=_choose_output(status, text, has_tool_calls=tool_calls is not None),
-        refusal=refusal,
-        finish_reason=finish_reason,
-        reasoning=_read_reasoning(message),
-        tool_calls=tool_calls,
-        logprobs=None if logprobs is None else dump_json(logprobs),
-        flags=(*part_flags, *_flag_finish(finish_reason)),
-    )
-
-
-def _decide_status(finish_reason: str | None, *, text: str, refusal: str | None, has_tool_calls: bool) -> Status:
-    reason = (finish_reason or "").lower()
+def _decide_status(reason: str, *, text: str, refusal: str | None, has_tool_calls: bool) -> Status:
     if reason in _FILTERED:
         return Status.FILTERED
     if reason in _CUT_SHORT:
@@ -220,20 +227,11 @@ def _choose_output(status: Status, text: str, *, has_tool_calls: bool) -> str | 
     return text
 
 
-def _flag_finish(finish_reason: str | None) -> tuple[str, ...]:
-    if finish_reason is None:
-        return ("finish_reason_missing",)
-    return () if finish_reason.lower() in _KNOWN else ("finish_reason_unknown",)
-
-
-def _read_content(message: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
-    """Return the text of a message and flags; "" when it has none."""
-    content = message.get("content")
-    if isinstance(content, str):
-        return content, ()
+def _read_content(message: Mapping[str, Any], content: Any) -> tuple[str, tuple[str, ...]]:
+    """Return the text of a message whose content is no plain text, and flags; "" when it has none."""
     if content is None:
         audio = message.get("audio")
-        return (_read_text(audio, "transcript") or "", ()) if isinstance(audio, Mapping) else ("", ())
+        return (_read_text(audio, "transcript") or "", ()) if isinstance(audio, dict) else ("", ())
     if isinstance(content, list):
         return _join_parts(content, "text"), ("content_parts",)
     raise _DamageError(f"the content of choice 0 is of type {type(content).__name__}, not text")
@@ -244,11 +242,7 @@ def _join_parts(content: Any, key: str) -> str:
     if not isinstance(content, list):
         return ""
     texts = (
-        part
-        if isinstance(part, str) and key == "text"
-        else _read_text(part, key)
-        if isinstance(part, Mapping)
-        else None
+        part if isinstance(part, str) and key == "text" else _read_text(part, key) if isinstance(part, dict) else None
         for part in content
     )
     return "".join(text for text in texts if text)
@@ -259,19 +253,19 @@ def _read_tool_calls(message: Mapping[str, Any]) -> str | None:
     if isinstance(calls, list) and calls:
         return dump_json(calls)
     function_call = message.get("function_call")
-    if isinstance(function_call, Mapping) and function_call:
+    if isinstance(function_call, dict) and function_call:
         return dump_json([{"type": "function", "function": function_call}])
     return None
 
 
-def _read_reasoning(message: Mapping[str, Any]) -> str | None:
+def _read_reasoning(message: Mapping[str, Any], content: Any) -> str | None:
     """Return the reasoning under the names that servers give it; None when there is none."""
     for key in ("reasoning_content", "reasoning"):
         text = _read_text(message, key)
         if text:
             return text
     details = message.get("reasoning_details")
-    joined = _join_parts(details, "text") or _join_parts(details, "summary") or _join_thinking(message.get("content"))
+    joined = _join_parts(details, "text") or _join_parts(details, "summary") or _join_thinking(content)
     return joined or None
 
 
@@ -279,7 +273,7 @@ def _join_thinking(content: Any) -> str:
     """Return the thinking parts of a content list: text, or a list of text parts again (Mistral)."""
     if not isinstance(content, list):
         return ""
-    thoughts = [part.get("thinking") for part in content if isinstance(part, Mapping)]
+    thoughts = [part.get("thinking") for part in content if isinstance(part, dict)]
     return "".join(thought if isinstance(thought, str) else _join_parts(thought, "text") for thought in thoughts)
 
 
