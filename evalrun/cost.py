@@ -53,15 +53,14 @@ def compute_cost(usage: Usage, price: PriceOptions | None, *, service_tier: str 
     cached = min(usage.cached_tokens or 0, usage.prompt_tokens)
     written = min(usage.cache_write_tokens or 0, usage.prompt_tokens - cached)
     reasoning = min(usage.reasoning_tokens or 0, usage.completion_tokens)
-    micro_usd = (
-        (usage.prompt_tokens - cached - written) * rates.input
-        + cached * rates.cached_input
-        + written * rates.cache_write
-        + (usage.completion_tokens - reasoning) * rates.output
-        + reasoning * rates.reasoning
-    )
-    multiplier = price.multipliers.get(service_tier, Decimal(1)) if service_tier else Decimal(1)
-    return Cost((micro_usd * PER_TOKEN * multiplier).quantize(_QUANTUM), CostSource.TABLE)
+    micro_usd = (usage.prompt_tokens - cached - written) * rates.input
+    micro_usd += (usage.completion_tokens - reasoning) * rates.output
+    if cached or written or reasoning:  # Most replies tell of none.
+        micro_usd += cached * rates.cached_input + written * rates.cache_write + reasoning * rates.reasoning
+    usd = micro_usd * PER_TOKEN
+    if service_tier is not None and service_tier in price.multipliers:
+        usd *= price.multipliers[service_tier]
+    return Cost(usd.quantize(_QUANTUM), CostSource.TABLE)
 
 
 def choose_rates(price: PriceOptions, prompt_tokens: int) -> Rates:
@@ -71,6 +70,8 @@ def choose_rates(price: PriceOptions, prompt_tokens: int) -> Rates:
         price: The model's price.
         prompt_tokens: All prompt tokens, cached ones included.
     """
+    if not price.tiers:
+        return _fill_gaps(price.input, price.output, price.cached_input, price.cache_write, price.reasoning)
     reached = [tier for tier in price.tiers if prompt_tokens > tier.above_prompt_tokens]
     tier = max(reached, key=lambda tier: tier.above_prompt_tokens, default=None)
 
@@ -78,12 +79,22 @@ def choose_rates(price: PriceOptions, prompt_tokens: int) -> Rates:
         value: Decimal | None = getattr(tier, bucket) if tier is not None else None
         return value if value is not None else getattr(price, bucket)
 
-    rate_input, rate_output = pick("input") or Decimal(0), pick("output") or Decimal(0)
-    cached, written, reasoning = pick("cached_input"), pick("cache_write"), pick("reasoning")
+    rates = [pick(bucket) for bucket in ("cached_input", "cache_write", "reasoning")]
+    return _fill_gaps(pick("input") or Decimal(0), pick("output") or Decimal(0), *rates)
+
+
+def _fill_gaps(
+    rate_input: Decimal,
+    rate_output: Decimal,
+    cached: Decimal | None,
+    written: Decimal | None,
+    reasoning: Decimal | None,
+) -> Rates:
+    """Return all rates: tokens that the price does not tell apart cost as much as the others of their side."""
     return Rates(
-        input=rate_input,
-        cached_input=cached if cached is not None else rate_input,
-        cache_write=written if written is not None else rate_input,
-        output=rate_output,
-        reasoning=reasoning if reasoning is not None else rate_output,
+        rate_input,
+        rate_input if cached is None else cached,
+        rate_input if written is None else written,
+        rate_output,
+        rate_output if reasoning is None else reasoning,
     )
