@@ -191,7 +191,7 @@ def _flag_choices(choices: Sequence[Any], n_choices: int) -> tuple[str, ...]:
 def _sort_choices(choices: Sequence[Any]) -> Sequence[Any]:
     """Return the choices by index, as they come together from a stream; as they came where indexes do not say."""
     indexes = [choice.get("index") if isinstance(choice, dict) else None for choice in choices]
-    if len(set(indexes)) < len(choices) or not all(type(index) is int for index in indexes):
+    if not all(type(index) is int for index in indexes) or len(set(indexes)) < len(choices):
         return choices
     return sorted(choices, key=lambda choice: int(choice["index"]))
 

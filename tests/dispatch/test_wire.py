@@ -135,6 +135,14 @@ def test_several_choices_are_all_kept() -> None:
         assert [choice["message"]["content"] for choice in json.loads(in_order)] == ["second", "first"]
 
 
+@pytest.mark.parametrize("index", [[], {}, [1], "0"])
+def test_choices_whose_index_is_no_number_are_kept(index: object) -> None:
+    """Several choices, one of which bears anything but a number as its index, are kept in the order they came in."""
+    value = make_completion("first")
+    value["choices"].append({"index": index, "message": {"content": "second"}, "finish_reason": "stop"})
+    assert json.loads(read(value).choices or "") == value["choices"]
+
+
 @pytest.mark.parametrize(
     ("choices", "n_choices", "flags"),
     [
