@@ -286,6 +286,7 @@ FOREIGN_DOORS: dict[str, tuple[str, ...]] = {
         "job.messages",
         "job.quick_rows",
         "job.schema",
+        "report.payload",
         "simulator.codec",
         "store.journal_format",
         "store.parquet",

@@ -6,10 +6,11 @@ counted, and failing rows are the last to go.
 
 import base64
 import gzip
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import orjson
 
 from evalrun.report.arms import ArmView
 from evalrun.report.model import Include, ReportRow, explain_row, order_worst_first
@@ -23,6 +24,9 @@ MAX_DATA_BYTES = 20_000_000
 
 _BYTES_PER_ROW = 260
 """What a row's numbers and names take beside its texts, roughly."""
+
+_PACK_LEVEL = 5
+"""Of gzip: 9 makes the data of a large run a fourteenth smaller, and takes seven times as long."""
 
 _ID_CHARS = 12
 
@@ -81,12 +85,11 @@ def build_payload(
 
 def pack(data: Any) -> tuple[str, bool]:
     """Return data as JSON that is safe inside a script element, and whether it was gzipped on the way."""
-    plain = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    encoded = plain.encode()
-    if len(encoded) <= PACK_ABOVE_BYTES:
-        return _escape_for_script(plain), False
-    packed = gzip.compress(encoded, compresslevel=9, mtime=0)
-    return json.dumps(base64.b64encode(packed).decode("ascii")), True
+    plain = orjson.dumps(data)
+    if len(plain) <= PACK_ABOVE_BYTES:
+        return _escape_for_script(plain.decode()), False
+    packed = gzip.compress(plain, compresslevel=_PACK_LEVEL, mtime=0)
+    return f'"{base64.b64encode(packed).decode("ascii")}"', True
 
 
 def make_item_id(row_id: str) -> str:
