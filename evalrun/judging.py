@@ -199,8 +199,7 @@ def render_reports(
     Returns:
         The files written.
     """
-    n_not_passed = sum(row["passed"] is not True for row in tables.scan_verdicts())
-    rows, counts = choose_report_rows(tables.scan(), n_not_passed=n_not_passed)
+    rows, counts = choose_report_rows(tables)
     data = ReportData(
         manifest=result.manifest,
         summary=result.summary,

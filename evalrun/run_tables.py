@@ -5,7 +5,8 @@ truth: results that are older get score and verdict from them, in memory while t
 called. Reading changes nothing.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from evalrun.store.parquet import (
     scan_table,
     write_results,
 )
+from evalrun.store.picked_rows import TableCounts, count_rows, pick_first, scan_picked_rows
 from evalrun.store.tables import RESULTS
 
 if TYPE_CHECKING:
@@ -82,6 +84,26 @@ class RunTables:
             return
         for row, _ in self.scan():
             yield {"passed": row["passed"]}
+
+    def scan_first(
+        self, *, n_passed: int, n_others: int, columns: Sequence[str], grade_columns: Sequence[str]
+    ) -> Iterator[ResultAndGrades]:
+        """Yield the first rows that passed, and the first of the others, in plan order, with their grades.
+
+        Args:
+            n_passed: Most rows that passed.
+            n_others: Most other rows.
+            columns: Columns of the results that are needed; rows may hold more.
+            grade_columns: Columns of the grades that are needed.
+        """
+        is_picked = pick_first(self.scan_results(), n_passed=n_passed, n_others=n_others)
+        if self.is_behind:
+            return compress(self.scan(), is_picked)
+        return scan_picked_rows(self._folder, is_picked, columns=columns, grade_columns=grade_columns)
+
+    def count_rows(self) -> TableCounts:
+        """Return how many rows, samples, categories and repeats the results hold."""
+        return count_rows(self.scan_results())
 
     def scan_results(self) -> "pl.LazyFrame":
         """Return the results as a lazy frame: one row per planned row; columns in docs/schema.md."""

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Literal
 
 from evalrun.records import Status, Summary, Verdict
@@ -20,6 +21,11 @@ MAX_TEXT_CHARS = 20_000
 """Longest text a report keeps of one message, output or sample field."""
 
 _EXPECTED_NAMES = ("expected", "answer", "target", "label", "reference", "ideal")
+
+# Made once: `json.loads` and `json.dumps` make or check much for each call that a short text does not need.
+_DECODER = json.JSONDecoder()
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+_JSON_SPACES = " \t\r\n"
 
 
 class Mark(StrEnum):
@@ -42,6 +48,9 @@ MARK_WORDS: Mapping[Mark, str] = {
     Mark.PASS: "passed",
 }
 """How each mark is said in words."""
+
+# By plain text: members of an enum take long to hash.
+_MARKS_WITHOUT_ANSWER = {status.value: Mark(status) for status in (Status.ERROR, Status.PENDING, Status.FILTERED)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,12 +146,24 @@ class ReportData:
     """Of the whole run, where `rows` may lack some; None = `rows` are all there are."""
 
 
+ROW_COLUMNS = (
+    "row_id", "sample_id", "category", "prompt", "model", "repeat", "status", "error_code", "error_message",
+    "http_status", "attempts", "sample", "request", "output", "refusal", "reasoning", "tool_calls", "finish_reason",
+    "response_model", "flags", "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens", "cost_usd",
+    "latency_s", "score", "passed",
+)  # fmt: skip
+"""Columns of results.parquet that a report row is built from."""
+
+GRADE_COLUMNS = ("row_id", "grader", "type", "passed", "score", "reason", "hard", "error_code")
+"""Columns of grades.parquet that a report row is built from, and the row's id."""
+
+
 def build_report_row(row: Mapping[str, Any], grades: Sequence[Mapping[str, Any]]) -> ReportRow:
     """Return one row as reports show it.
 
     Args:
-        row: A row of results.parquet. Columns that are absent count as null.
-        grades: The rows of grades.parquet with the same `row_id`, in their order there.
+        row: A row of results.parquet: `ROW_COLUMNS`, those that are absent count as null.
+        grades: The rows of grades.parquet with the same `row_id`, in their order there: `GRADE_COLUMNS`.
     """
     request = _read_object(row.get("request"))
     kept = tuple(_build_grade(grade) for grade in grades)
@@ -197,13 +218,17 @@ def count_rows(data: ReportData) -> RowCounts:
 
 def count_chars(row: ReportRow) -> int:
     """Return about how many characters of text a row holds."""
-    texts = (row.output, row.refusal, row.reasoning, row.tool_calls, row.params, row.error_message)
-    return (
-        sum(len(text) for text in texts if text is not None)
-        + sum(len(name) + len(text) for name, text in row.fields)
-        + sum(len(message.text) for message in row.messages)
-        + sum(len(grade.reason) for grade in row.grades)
-    )
+    n_chars = 0
+    for text in (row.output, row.refusal, row.reasoning, row.tool_calls, row.params, row.error_message):
+        if text is not None:
+            n_chars += len(text)
+    for name, text in row.fields:
+        n_chars += len(name) + len(text)
+    for message in row.messages:
+        n_chars += len(message.text)
+    for grade in row.grades:
+        n_chars += len(grade.reason)
+    return n_chars
 
 
 def explain_row(row: ReportRow, *, include: Include) -> str:
@@ -229,8 +254,7 @@ def explain_row(row: ReportRow, *, include: Include) -> str:
 
 def order_worst_first(rows: Sequence[ReportRow]) -> list[ReportRow]:
     """Return the rows by mark, worst first, each mark in plan order."""
-    ranks = {mark: rank for rank, mark in enumerate(Mark)}
-    return sorted(rows, key=lambda row: ranks[row.mark])
+    return [row for mark in Mark for row in rows if row.mark is mark]
 
 
 def _explain_grades(grades: Sequence[ReportGrade], *, include: Include) -> str:
@@ -240,8 +264,9 @@ def _explain_grades(grades: Sequence[ReportGrade], *, include: Include) -> str:
 
 
 def _choose_mark(status: str, passed: bool | None) -> Mark:  # noqa: FBT001 - a column's value, null included
-    if status in (Status.ERROR, Status.PENDING, Status.FILTERED):
-        return Mark(status)
+    mark = _MARKS_WITHOUT_ANSWER.get(status)
+    if mark is not None:
+        return mark
     if passed is None:
         return Mark.UNGRADED
     return Mark.PASS if passed else Mark.FAIL
@@ -260,11 +285,15 @@ def _build_grade(grade: Mapping[str, Any]) -> ReportGrade:
 
 
 def _build_fields(sample: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    def rank(name: str) -> int:
-        return _EXPECTED_NAMES.index(name) if name in _EXPECTED_NAMES else len(_EXPECTED_NAMES)
+    names = _order_names(tuple(sample))
+    return tuple([(clip(name, 200), clip(_write_text(sample[name]), MAX_TEXT_CHARS)) for name in names])
 
-    names = sorted(sample, key=lambda name: rank(name.lower()))
-    return tuple((clip(name, 200), clip(_write_text(sample[name]), MAX_TEXT_CHARS)) for name in names)
+
+@lru_cache(maxsize=16)
+def _order_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the columns with expected answers first; most samples of a run have the same ones."""
+    ranks = {name: rank for rank, name in enumerate(_EXPECTED_NAMES)}
+    return tuple(sorted(names, key=lambda name: ranks.get(name.lower(), len(ranks))))
 
 
 def _build_messages(messages: Any) -> tuple[ReportMessage, ...]:
@@ -301,7 +330,7 @@ def _build_params(request: Mapping[str, Any]) -> str | None:
 
 
 def _write_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else _ENCODER.encode(value)
 
 
 def _read_finite(value: Any) -> float | None:
@@ -327,7 +356,9 @@ def _read_json(text: Any) -> Any:
     """Read a JSON column. A text that is no JSON is a foreign file's: it is shown as absent."""
     if not isinstance(text, str):
         return text
+    stripped = text.strip(_JSON_SPACES)
     try:
-        return json.loads(text)
+        value, end = _DECODER.raw_decode(stripped)
     except ValueError:
         return None
+    return value if end == len(stripped) else None

@@ -4,8 +4,9 @@ A run folder enters; each row of results.parquet leaves with its rows of grades.
 so one pass over each is enough and nothing is kept.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from evalrun.store.folder import RunFolder
@@ -15,14 +16,19 @@ GradedRow = tuple[dict[str, Any], list[dict[str, Any]]]
 
 
 def scan_graded_rows(folder: RunFolder) -> Iterator[GradedRow]:
-    """Yield each row of the results with its grades; rows that were not graded have none.
+    """Return each row of the results with its grades; rows that were not graded have none.
 
     Raises:
         StoreError: A table is not there or not Parquet.
     """
-    groups = groupby(scan_rows(folder.grades_path), key=lambda grade: grade["row_id"])
+    return join_grades(scan_rows(folder.results_path), scan_rows(folder.grades_path))
+
+
+def join_grades(rows: Iterable[dict[str, Any]], grades: Iterable[dict[str, Any]]) -> Iterator[GradedRow]:
+    """Yield each row with its grades; both come in plan order, and every grade is of one of the rows."""
+    groups = groupby(grades, key=itemgetter("row_id"))
     row_id, group = next(groups, (None, iter(())))
-    for row in scan_rows(folder.results_path):
+    for row in rows:
         if row["row_id"] != row_id:
             yield row, []
             continue

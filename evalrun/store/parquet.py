@@ -120,13 +120,18 @@ def write_table(path: Path, columns: Sequence[Column], rows: Iterable[Row], meta
 
 
 def scan_rows(
-    path: Path, columns: Sequence[str] | None = None, *, chunk_rows: int = CHUNK_ROWS
+    path: Path,
+    columns: Sequence[str] | None = None,
+    *,
+    is_picked: pl.Series | None = None,
+    chunk_rows: int = CHUNK_ROWS,
 ) -> Iterator[dict[str, Any]]:
     """Stream the rows of a table back as dicts, in the file's order.
 
     Args:
         path: A Parquet file.
         columns: Names to read; None = all.
+        is_picked: For each row of the file, whether it is wanted; None = all are.
         chunk_rows: Rows in memory at once, about.
 
     Raises:
@@ -140,8 +145,12 @@ def scan_rows(
         # Slice by slice: polars' own batches read row groups ahead, more of them the more cores there are.
         start, n_wanted = 0, min(_FIRST_READ_ROWS, chunk_rows)
         while start < n_rows:
+            wanted = None if is_picked is None else is_picked.slice(start, n_wanted)
+            if wanted is not None and not wanted.any():
+                start += n_wanted
+                continue
             batch = frame.slice(start, n_wanted).collect()
-            yield from batch.iter_rows(named=True)
+            yield from (batch if wanted is None else batch.filter(wanted)).iter_rows(named=True)
             start += n_wanted
             row_bytes = max(batch.estimated_size() / batch.height, 1)
             n_wanted = min(max(int(CHUNK_BYTES / row_bytes), 1), 4 * n_wanted, chunk_rows)
