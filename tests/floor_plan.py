@@ -146,6 +146,7 @@ PLAN: dict[str, tuple[str, ...]] = {
         "journal_index",
         "journal_scan",
         "manifest",
+        "packers",
         "parquet",
         "picked_rows",
         "reuse",

@@ -62,7 +62,8 @@ def _read_counts(usage: Mapping[str, Any], flags: list[str]) -> _Counts:
     if "prompt_tokens" not in usage and "input_tokens" in usage:
         return _convert_input_tokens(usage, flags)
     prompt_details = _read_details(usage, "prompt_tokens_details")
-    cached, written = _check_count(prompt_details.get("cached_tokens"), flags), prompt_details.get("cache_write_tokens")
+    cached = _check_count(prompt_details.get("cached_tokens"), flags)
+    written = prompt_details.get("cache_write_tokens")
     if written is None:
         written = prompt_details.get("cache_creation_tokens")
     return _Counts(

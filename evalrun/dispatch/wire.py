@@ -261,10 +261,12 @@ def _read_tool_calls(message: Mapping[str, Any]) -> str | None:
 def _read_reasoning(message: Mapping[str, Any], content: Any) -> str | None:
     """Return the reasoning under the names that servers give it; None when there is none."""
     for key in ("reasoning_content", "reasoning"):
-        text = _read_text(message, key)
-        if text:
+        text = message.get(key)
+        if text and isinstance(text, str):
             return text
     details = message.get("reasoning_details")
+    if not isinstance(details, list) and not isinstance(content, list):
+        return None  # Nearly every reply: there are no parts to be joined.
     joined = _join_parts(details, "text") or _join_parts(details, "summary") or _join_thinking(content)
     return joined or None
 

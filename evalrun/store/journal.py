@@ -165,15 +165,15 @@ class Journal:
         offset = self._offset
         try:
             left = memoryview(line)
-            while left:
-                left = left[self._write(self._handle, left) :]
+            while (n_written := self._write(self._handle, left)) < len(left):
+                left = left[n_written:]
         except OSError as error:
             self._cut_back()
             raise self._fail(error, f"write byte {offset} of", record_bytes=len(line)) from error
         except BaseException:
             self._cut_back()
             raise
-        self._offset += len(line)
+        self._offset = offset + len(line)
         self._n_bytes += len(line)
         return offset
 

@@ -19,6 +19,7 @@ from zlib import crc32
 import orjson
 
 from evalrun.records import Attempt, Completion, CostSource, Outcome, Started, Status, Usage, UsageSource
+from evalrun.store.packers import make_packer
 
 FORMAT_VERSION = 1
 
@@ -51,6 +52,39 @@ _PREFIXES = {kind: f'{{"v":{FORMAT_VERSION},"t":"{kind}","crc":"'.encode() for k
 NOT_UNDERSTOOD = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What reading a record raises whose checksum holds, and whose values are not what evalrun writes."""
 _OTHER_VERSION = re.compile(rb'\{"v":(?!1,)([0-9]{1,6}),"t":"')
+_PUT_OUTCOME = make_packer(
+    (
+        # The first keys are those that the index reads.
+        *("row_id", "request_key", "index", "status", "attempts", "error_code", "is_permanent", "billed_usd"),
+        *("cost_usd", "cost_source", "reused_from", "reused_row_id", "error_message", "http_status", "latency_s"),
+        *("first_token_s", "queue_s", "started_at", "finished_at"),
+    ),
+    as_text={"billed_usd", "cost_usd"},
+    if_true={"is_permanent"},
+)
+_PUT_ATTEMPT = make_packer(
+    (
+        *("attempt", "started_at", "wait_s", "latency_s", "first_token_s", "http_status", "error_code"),
+        *("error_message", "retry_after_s", "request_id", "bytes_sent", "bytes_received", "cost_usd", "cost_source"),
+        *("maybe_billed", "body"),
+    ),
+    as_text={"cost_usd"},
+)
+_PUT_COMPLETION = make_packer(
+    (
+        *("status", "output", "refusal", "finish_reason", "reasoning", "tool_calls", "choices", "logprobs"),
+        *("response_id", "response_model", "system_fingerprint", "service_tier", "flags"),
+    ),
+    if_true={"flags"},
+)
+_PUT_USAGE = make_packer(
+    (
+        *("prompt_tokens", "cached_tokens", "cache_write_tokens", "completion_tokens", "reasoning_tokens"),
+        *("total_tokens", "source", "raw", "reported_cost_usd", "flags"),
+    ),
+    as_text={"reported_cost_usd"},
+    if_true={"flags"},
+)
 
 
 def encode_frame(kind: Kind, fields: Mapping[str, Any]) -> bytes:
@@ -181,103 +215,38 @@ def parse_last_attempt(body: bytes) -> Attempt | None:
 
 
 def _pack_outcome(outcome: Outcome) -> dict[str, Any]:
-    # The first keys are those that the index reads.
-    fields = {
-        "row_id": outcome.row_id,
-        "request_key": outcome.request_key,
-        "index": outcome.index,
-        "status": outcome.status,
-        "attempts": outcome.attempts,
-        "error_code": outcome.error_code,
-        "is_permanent": outcome.is_permanent or None,
-        "billed_usd": outcome.billed_usd,
-        "cost_usd": outcome.cost_usd,
-        "cost_source": outcome.cost_source,
-        "reused_from": outcome.reused_from,
-        "reused_row_id": outcome.reused_row_id,
-        "error_message": outcome.error_message,
-        "http_status": outcome.http_status,
-        "latency_s": outcome.latency_s,
-        "first_token_s": outcome.first_token_s,
-        "queue_s": outcome.queue_s,
-        "started_at": outcome.started_at,
-        "finished_at": outcome.finished_at,
-        "usage": _pack_usage(outcome.usage),
-    }
+    fields: dict[str, Any] = {}
+    _PUT_OUTCOME(outcome, fields)
+    fields["usage"] = _pack_usage(outcome.usage)
     if outcome.completion is not None:
         fields["completion"] = _pack_completion(outcome.completion, outcome.usage)
     if outcome.last_attempt is not None:
         fields["last_attempt"] = _pack_attempt(outcome.last_attempt, outcome)
-    return _drop_nulls(fields)
+    return fields
 
 
 def _pack_attempt(attempt: Attempt, outcome: Outcome | None) -> dict[str, Any]:
     fields: dict[str, Any] = {}
-    if outcome is None or (attempt.row_id, attempt.request_key) != (outcome.row_id, outcome.request_key):
+    if outcome is None or attempt.row_id != outcome.row_id or attempt.request_key != outcome.request_key:
         fields = {"row_id": attempt.row_id, "request_key": attempt.request_key}
-    fields |= {
-        "attempt": attempt.attempt,
-        "started_at": attempt.started_at,
-        "wait_s": attempt.wait_s,
-        "latency_s": attempt.latency_s,
-        "first_token_s": attempt.first_token_s,
-        "http_status": attempt.http_status,
-        "error_code": attempt.error_code,
-        "error_message": attempt.error_message,
-        "retry_after_s": attempt.retry_after_s,
-        "request_id": attempt.request_id,
-        "bytes_sent": attempt.bytes_sent,
-        "bytes_received": attempt.bytes_received,
-        "cost_usd": attempt.cost_usd,
-        "cost_source": attempt.cost_source,
-        "maybe_billed": attempt.maybe_billed,
-        "body": attempt.body,
-    }
+    _PUT_ATTEMPT(attempt, fields)
     if outcome is None or (attempt.usage is not outcome.usage and attempt.usage != outcome.usage):
         fields["usage"] = _pack_usage(attempt.usage)
-    return _drop_nulls(fields)
+    return fields
 
 
 def _pack_completion(completion: Completion, usage: Usage) -> dict[str, Any]:
-    fields: dict[str, Any] = {
-        "status": completion.status,
-        "output": completion.output,
-        "refusal": completion.refusal,
-        "finish_reason": completion.finish_reason,
-        "reasoning": completion.reasoning,
-        "tool_calls": completion.tool_calls,
-        "choices": completion.choices,
-        "logprobs": completion.logprobs,
-        "response_id": completion.response_id,
-        "response_model": completion.response_model,
-        "system_fingerprint": completion.system_fingerprint,
-        "service_tier": completion.service_tier,
-        "flags": completion.flags or None,
-    }
+    fields: dict[str, Any] = {}
+    _PUT_COMPLETION(completion, fields)
     if completion.usage is not usage and completion.usage != usage:
         fields["usage"] = _pack_usage(completion.usage)
-    return _drop_nulls(fields)
+    return fields
 
 
 def _pack_usage(usage: Usage) -> dict[str, Any]:
-    return _drop_nulls(
-        {
-            "prompt_tokens": usage.prompt_tokens,
-            "cached_tokens": usage.cached_tokens,
-            "cache_write_tokens": usage.cache_write_tokens,
-            "completion_tokens": usage.completion_tokens,
-            "reasoning_tokens": usage.reasoning_tokens,
-            "total_tokens": usage.total_tokens,
-            "source": usage.source,
-            "raw": usage.raw,
-            "reported_cost_usd": usage.reported_cost_usd,
-            "flags": usage.flags or None,
-        }
-    )
-
-
-def _drop_nulls(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
+    fields: dict[str, Any] = {}
+    _PUT_USAGE(usage, fields)
+    return fields
 
 
 def _unpack_usage(fields: Mapping[str, Any] | None) -> Usage:
