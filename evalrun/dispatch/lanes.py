@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from evalrun.dispatch.lane_log import LaneLog
 from evalrun.dispatch.outage import Outage
 from evalrun.dispatch.pacing import Pacer
-from evalrun.dispatch.ramp import START, Ramp
+from evalrun.dispatch.ramp import FIRST_GROWTH, START, WARY_GROWTH, Ramp
 from evalrun.dispatch.rate_facts import has_rate_facts, read_rate_facts
 from evalrun.dispatch.retry import RetryPolicy, Tries
 from evalrun.dispatch.retry_budget import RetryBudget
@@ -126,7 +126,8 @@ class Lane:
         self._is_paced = requests_per_minute is not None or tokens_per_minute is not None
         # A lane whose rate is known may use all its slots at once: the pacing alone keeps it from meeting the server.
         has_rate = requests_per_minute is not None or (shared is not None and shared.requests_per_minute is not None)
-        self._ramp = Ramp(concurrency, start=concurrency if has_rate else START)
+        growth = WARY_GROWTH if self.counts_tokens else FIRST_GROWTH
+        self._ramp = Ramp(concurrency, start=concurrency if has_rate else START, growth=growth)
         self._outage = Outage(options.base_s, options.max_s, options.max_pause_s, rng)
         self._retries = RetryBudget(concurrency)
         self._is_shut = False

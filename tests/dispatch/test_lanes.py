@@ -150,7 +150,7 @@ def test_faults_pause_the_growth_of_the_limit_half_of_the_time() -> None:
             lane.note_answer(sent_at_s, now_s + 0.1)
             lane.end()
         limits.append(lane.progress.limit)
-    assert limits == [8, 8, 10, 11, 11, 12]
+    assert limits == [8, 8, 11, 14, 14, 14]
 
 
 def test_retry_after_of_an_overloaded_server_shuts_the_gate() -> None:

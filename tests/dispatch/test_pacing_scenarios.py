@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pytest
 
 from evalrun.dispatch.pacing import Pacer
-from evalrun.dispatch.ramp import START, Ramp
+from evalrun.dispatch.ramp import FIRST_GROWTH, START, WARY_GROWTH, Ramp
 from evalrun.options import SimulatedLimits
 from tests.dispatch.toy_gateway import (
     MEDIAN_LATENCY_S,
@@ -77,7 +77,8 @@ def run(
     """
     pacer = Pacer(requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, now_s=0.0)
     start = START if requests_per_minute is None else in_flight
-    lane = Lane(server, pacer, Ramp(in_flight, start=start), random.Random(seed))
+    growth = FIRST_GROWTH if tokens_per_minute is None else WARY_GROWTH
+    lane = Lane(server, pacer, Ramp(in_flight, start=start, growth=growth), random.Random(seed))
     return lane.run([Row()] * N_ROWS if rows is None else rows)
 
 

@@ -22,14 +22,14 @@ def test_limit_starts_small_and_below_the_cap() -> None:
     assert [Ramp(100).limit, Ramp(3).limit, Ramp(1).limit, Ramp(100, start=0).limit] == [8, 3, 1, 1]
 
 
-def test_limit_doubles_in_a_round_of_answers() -> None:
-    """Until the first refusal each round of answers doubles the limit, up to the cap."""
-    ramp = make_ramp(8, hard_cap=40)
+def test_limit_grows_fourfold_in_a_round_of_answers() -> None:
+    """Until the first refusal each round of answers makes the limit four times as large, up to the cap."""
+    ramp = make_ramp(8, hard_cap=400)
     limits = []
     for _ in range(4):
         answer(ramp, ramp.limit)
         limits.append(ramp.limit)
-    assert limits == [16, 32, 40, 40]
+    assert limits == [32, 128, 400, 400]
 
 
 def test_limit_grows_only_when_it_is_used() -> None:
@@ -38,7 +38,7 @@ def test_limit_grows_only_when_it_is_used() -> None:
     ramp.note_answer(7, 0)
     assert ramp.limit == 10
     ramp.note_answer(8, 0)
-    assert ramp.limit == 11
+    assert ramp.limit == 13
 
 
 def test_refusal_cuts_once_per_episode() -> None:
@@ -88,7 +88,7 @@ def test_overload_pauses_growth_and_cuts_nothing() -> None:
     answer(ramp, 10, now_s=50 + OVERLOAD_PAUSE_S - 0.1)
     assert ramp.limit == 10
     answer(ramp, 10, now_s=50 + OVERLOAD_PAUSE_S)
-    assert ramp.limit == 20
+    assert ramp.limit == 40
 
 
 def test_overload_that_lasts_pauses_growth_half_of_the_time() -> None:
@@ -100,8 +100,8 @@ def test_overload_that_lasts_pauses_growth_half_of_the_time() -> None:
         answer(ramp, 1, now_s=50.5 + second)
         limits.append(ramp.limit)
     assert limits[9] == 10
-    assert limits[19] == limits[29] == 20
-    assert limits[39] == 30
+    assert limits[19] == limits[29] == 40
+    assert limits[39] == 70
 
 
 @given(
@@ -125,11 +125,11 @@ def test_limit_stays_between_one_and_the_cap(hard_cap: int, events: list[tuple[s
 
 def test_refusals_that_have_nothing_to_do_with_us_leave_no_trace() -> None:
     """Once they are known to come at any rate, the slots are regained at once, as fast as at first."""
-    ramp = make_ramp(40)
+    ramp = make_ramp(40, hard_cap=400)
     ramp.note_throttled(0.0)
     cut = ramp.limit
     ramp.note_answer(cut, 0.1)
     assert ramp.limit == cut < 40
     ramp.forget_refusals()
     answer(ramp, cut, now_s=0.1)
-    assert ramp.limit == 2 * cut
+    assert ramp.limit == 4 * cut
