@@ -141,7 +141,9 @@ def read_prior(index: JournalIndex, request: Request, entry: Entry | None) -> tu
     if entry.status not in FINISHED:
         return entry.attempts, entry.billed_usd
     outcome = index.read_outcome(request.row_id, with_attempt=False)
-    return entry.attempts, outcome.billed_usd if outcome is not None else None
+    until_then = outcome.billed_usd if outcome is not None else None
+    since = index.find_later_cost(request.row_id)
+    return entry.attempts, None if until_then is None or since is None else until_then + since
 
 
 @dataclass(slots=True, kw_only=True)

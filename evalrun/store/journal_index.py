@@ -214,6 +214,13 @@ class JournalIndex:
             number=number,
         )
 
+    def find_later_cost(self, row_id: str) -> Decimal | None:
+        """Return what a finished row has cost since its outcome, asked something else then; None when unknown."""
+        number = self._rows.find(row_id)
+        if number is None or row_id in self._in_flight:
+            return None
+        return self._billed.get(number, _ZERO_USD)
+
     def read_outcome(self, row_id: str, *, with_attempt: bool = True) -> Outcome | None:
         """Read the newest outcome of a row back from disk; None when it has none.
 
@@ -372,7 +379,7 @@ class JournalIndex:
     def _add_attempt(self, row_id: str, request_key: str, attempt: int, cost_usd: Decimal | None) -> None:
         number = self._add_row(row_id, request_key, attempt)
         self._in_flight.pop(row_id, None)
-        billed_usd = self._get_billed(number)
+        billed_usd = self._billed.get(number, _ZERO_USD)  # Of a finished row: what came after its outcome.
         self._billed[number] = None if cost_usd is None or billed_usd is None else billed_usd + cost_usd
 
     def _add_outcome(self, row_id: str, request_key: str, attempts: int, status: int) -> int:
