@@ -38,6 +38,8 @@ class Survey:
 
     n_left: Counter[str] = field(default_factory=Counter)
     """Rows left to ask, by model."""
+    unsettled: bytearray | None = None
+    """By index in the plan: 1 for a row that is left to ask, 0 for any other; None when all are left."""
     n_changed: int = 0
     """Rows left to ask that the run has asked before, with another request."""
     stale: dict[str, Any] | None = None
@@ -74,18 +76,21 @@ def survey_rows(
         for estimate in prepared.totals.models:
             survey.n_left[estimate.model] = estimate.requests
         return survey
-    is_planned = bytearray(len(index))
+    is_planned, unsettled = bytearray(len(index)), bytearray()
     for n_rows, request in enumerate(prepared.plan.requests(), start=1):
         entry = index.get(request.row_id)
         if entry is not None:
             is_planned[entry.number] = True
-        if not is_settled(entry, request, retry_all_errors=prepared.settings.retry_all_errors) and not taking.settle(
-            request, entry
-        ):
+        is_left = not is_settled(
+            entry, request, retry_all_errors=prepared.settings.retry_all_errors
+        ) and not taking.settle(request, entry)
+        unsettled.append(is_left)
+        if is_left:
             survey.n_left[request.model] += 1
             survey.n_changed += entry is not None and entry.request_key != request.request_key
         if on_row is not None and n_rows % PROGRESS_EVERY == 0:
             on_row(n_rows)
+    survey.unsettled = unsettled
     survey.stale = describe_stale(folder, index, is_planned)
     return survey
 
@@ -103,7 +108,7 @@ def plan_lanes(prepared: Prepared, index: JournalIndex, survey: Survey) -> list[
             LaneWork(
                 endpoint=endpoint,
                 wire_model=wire_model,
-                requests=_iterate_unsettled(prepared, index, models),
+                requests=_iterate_unsettled(prepared, index, models, survey.unsettled),
                 progress=LaneProgress(endpoint=endpoint, model=", ".join(models), total=total),
                 requests_per_minute=limits.requests_per_minute,
                 tokens_per_minute=limits.tokens_per_minute,
@@ -112,11 +117,20 @@ def plan_lanes(prepared: Prepared, index: JournalIndex, survey: Survey) -> list[
     return lanes
 
 
-def _iterate_unsettled(prepared: Prepared, index: JournalIndex, models: Sequence[str]) -> Iterator[Request]:
-    for request in prepared.plan.requests(models=models):
+def _iterate_unsettled(
+    prepared: Prepared, index: JournalIndex, models: Sequence[str], unsettled: bytearray | None
+) -> Iterator[Request]:
+    """Return the requests that are left, rendering no others; those of a new run are all there are."""
+    requests = prepared.plan.requests(models=models, wanted=unsettled)
+    return requests if unsettled is None else _add_prior(requests, prepared, index)
+
+
+def _add_prior(requests: Iterator[Request], prepared: Prepared, index: JournalIndex) -> Iterator[Request]:
+    for request in requests:
         entry = index.get(request.row_id)
         if entry is None:
             yield request
+        # Looked at once more: were a file changed since the survey, its rows would stand elsewhere in the plan.
         elif not is_settled(entry, request, retry_all_errors=prepared.settings.retry_all_errors):
             attempts, billed_usd = read_prior(index, request, entry)
             yield replace(request, prior_attempts=attempts, prior_billed_usd=billed_usd)

@@ -96,11 +96,12 @@ class Plan:
         }
         self._repeated_ids: frozenset[str] | None = None
 
-    def requests(self, *, models: Collection[str] | None = None) -> Iterator[Request]:
+    def requests(self, *, models: Collection[str] | None = None, wanted: bytearray | None = None) -> Iterator[Request]:
         """Yield the requests in plan order; a look at all of them ends by making sure that no file has changed.
 
         Args:
             models: Names of the models wanted; None for all. An index counts over the whole plan all the same.
+            wanted: By index: 1 for each row that is wanted, and 0 for those that need not be rendered; None for all.
 
         Raises:
             DatasetError: A row cannot be used, or a file has changed; `check` finds the former before anything is sent.
@@ -112,7 +113,8 @@ class Plan:
             rendering = Rendering(sample, vars_, self._answers)
             sample_key = encode_canonical(sample.sample_id)
             for prompt, makers in prompts:
-                yield from self._make_requests(rendering, prompt, makers, sample_key, start)
+                if wanted is None or wanted.find(1, start, start + rows_per_prompt) >= 0:
+                    yield from self._make_requests(rendering, prompt, makers, sample_key, start, wanted)
                 start += rows_per_prompt
         if models is None:
             self.require_unchanged()
@@ -168,7 +170,13 @@ class Plan:
         return encoder.make_target(None if request.hint is None else request.hint.answer)
 
     def _make_requests(
-        self, rendering: Rendering, prompt: CompiledPrompt, makers: Sequence[RowMaker], sample_key: bytes, start: int
+        self,
+        rendering: Rendering,
+        prompt: CompiledPrompt,
+        makers: Sequence[RowMaker],
+        sample_key: bytes,
+        start: int,
+        wanted: bytearray | None,
     ) -> Iterator[Request]:
         """Yield the rows of one sample and one prompt; messages are made once for all rows that share them."""
         repeats = range(self.repeats if prompt.uses_repeat else 1)
@@ -176,6 +184,8 @@ class Plan:
             encoded = [rendering.encode_messages(prompt, repeat) for repeat in repeats]
             for maker in makers:
                 for repeat in range(self.repeats):
+                    if wanted is not None and not wanted[start + maker.offset + repeat]:
+                        continue
                     messages = encoded[repeat if prompt.uses_repeat else 0]
                     answer = rendering.render_answer(maker.endpoint, repeat)
                     yield maker.make(rendering.sample, sample_key, start, repeat, messages, answer)

@@ -21,7 +21,7 @@ class RowMaker:
         offset: How far behind the first row of a sample and prompt those of this model begin, in plan order.
     """
 
-    __slots__ = ("_encoder", "_model", "_names", "_offset", "_prompt", "endpoint")
+    __slots__ = ("_encoder", "_model", "_names", "_prompt", "endpoint", "offset")
 
     def __init__(self, prompt: str, model: ModelOptions, encoder: BodyEncoder, *, offset: int) -> None:
         self.endpoint = str(model.endpoint)
@@ -29,7 +29,8 @@ class RowMaker:
         self._prompt = prompt
         self._model = model.name
         self._encoder = encoder
-        self._offset = offset
+        self.offset = offset
+        """How far behind the first row of a sample and prompt those of this model begin."""
         self._names = b"%b,%b" % (encode_canonical(prompt), encode_canonical(model.name))
 
     def make(
@@ -54,7 +55,7 @@ class RowMaker:
         encoder, params = self._encoder, sample.params
         body, request_key = encoder.encode(messages[0], messages[1], repeat=repeat, answer=answer, row_params=params)
         return Request(
-            index=start + self._offset + repeat,
+            index=start + self.offset + repeat,
             # As `make_row_id` makes it, from pieces.
             row_id=hashlib.sha256(b"[%b,%b,%d]" % (sample_key, self._names, repeat)).hexdigest(),
             request_key=request_key,

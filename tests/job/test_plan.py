@@ -67,6 +67,28 @@ def test_plan_yields_rows_in_order_with_indexes() -> None:
     assert list(plan.requests(models={"large"})) == [request for request in requests if request.model == "large"]
 
 
+def test_plan_renders_only_the_rows_wanted() -> None:
+    """A resume gets the rows that it asks for, as they stand in the whole plan; a template is tried on no other."""
+    plan = make_plan(GATEWAY + "samples: [{id: a, q: x}, {id: b, q: y}]\n")
+    requests = list(plan.requests())
+    for chosen in ({0}, {5, 6, 15}, set(range(8, 16)), set()):
+        wanted = bytearray(index in chosen for index in range(16))
+        assert list(plan.requests(wanted=wanted)) == [requests[index] for index in sorted(chosen)]
+        large = [request for request in requests if request.index in chosen and request.model == "large"]
+        assert list(plan.requests(models={"large"}, wanted=wanted)) == large
+    broken = make_plan(GATEWAY + "samples: [{id: a}, {id: b, q: y}]\n")
+    assert [request.index for request in broken.requests(wanted=bytearray(8) + bytearray([1] * 8))] == [*range(8, 16)]
+
+
+def test_plan_row_ids_are_those_of_their_parts() -> None:
+    """An id put together from prepared pieces is the one that `make_row_id` makes, whatever the names hold."""
+    text = GATEWAY.replace("name: r", "name: 'r\u00e9 %d\"'").replace("name: large", "name: 'l/%s,'")
+    plan = make_plan(text + "samples: [{id: 'a\"%b,é', q: x}, {q: 'no id'}]\n")
+    for request in plan.requests():
+        parts = (request.sample.sample_id, request.prompt, request.model, request.repeat)
+        assert request.row_id == make_row_id(*parts)
+
+
 def test_plan_body_follows_the_endpoints_dialect() -> None:
     """Parameters are renamed and dropped; the id on the wire is the model's own."""
     plan = make_plan(GATEWAY + "samples: [{id: a, q: x}]\n")
