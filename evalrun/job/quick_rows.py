@@ -15,6 +15,9 @@ MAX_DEPTH = 32
 _EXACT_BELOW = 2.0**63
 """Only from here on may a float stand for an integer that orjson has rounded."""
 
+_PLAIN = frozenset({str, int, bool, type(None)})
+"""What holds no key and was not rounded: most rows have nothing else."""
+
 _KEY_END = re.compile(rb'"[ \t\r\n]*:')
 
 
@@ -26,7 +29,8 @@ def parse_row(line: bytes) -> dict[str, Any] | None:
         return None
     if type(row) is not dict:
         return None
-    n_keys = _count_keys(row, MAX_DEPTH)
+    is_plain = _PLAIN.issuperset(map(type, row.values()))
+    n_keys = len(row) if is_plain else _count_keys(row, MAX_DEPTH)
     # Each key is followed by a colon, so that a line never has fewer colons than keys: as many tell that no key was
     # there twice. Where texts hold colons as well only those after a quote count, which takes longer; what looks like
     # the end of a key inside a text just sends its line to the exact reader.

@@ -8,6 +8,7 @@ import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, cast
 
@@ -67,15 +68,14 @@ def scan_lines(path: Path, shown: str) -> Iterator[bytes]:
     with open_source(path, shown) as stream:
         limit = _limit_bytes(path)
         n_bytes = 0
-        number = 0
-        while line := stream.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            n_bytes += len(line)
+        for number, line in enumerate(iter(partial(stream.readline, MAX_LINE_BYTES + 1), b""), start=1):
             if len(line) > MAX_LINE_BYTES:
                 message = f"the line is longer than {MAX_LINE_BYTES:,} bytes"
                 raise DatasetError(message, where=f"{shown}:{number}", hint="is it a JSON list in a .jsonl file?")
-            if limit is not None and n_bytes > limit:
-                raise make_expansion_error(shown)
+            if limit is not None:
+                n_bytes += len(line)
+                if n_bytes > limit:
+                    raise make_expansion_error(shown)
             if number == 1:
                 _refuse_utf16(line, shown)
                 line = line.removeprefix(b"\xef\xbb\xbf")
