@@ -77,13 +77,11 @@ class InDoubt(NamedTuple):
     attempt: int
 
 
-class _Flight(NamedTuple):
-    """A request that was started, and has no attempt or outcome after it so far."""
+_Flight = tuple[int, str, int]
+"""A request that was started, and has no attempt or outcome after it so far: number of its row, request_key, attempt.
 
-    number: int
-    """Of its row."""
-    request_key: str
-    attempt: int
+No named one: it is made for every request.
+"""
 
 
 class RowTable:
@@ -131,10 +129,15 @@ class RowTable:
         return slot
 
     def _grow(self) -> None:
-        self._slots = array("I", bytes(4 * 2 * len(self._slots)))
-        digests = self._digests
+        """Double the table; its digests all differ, so that each only needs the next empty slot."""
+        slots, digests = array("I", bytes(4 * 2 * len(self._slots))), self._digests
+        mask = len(slots) - 1
         for number in range(1, self._n_rows + 1):
-            self._slots[self._find_slot(bytes(digests[16 * number - 16 : 16 * number]))] = number
+            slot = hash(bytes(digests[16 * number - 16 : 16 * number])) & mask
+            while slots[slot]:
+                slot = (slot + 1) & mask
+            slots[slot] = number
+        self._slots = slots
 
 
 class JournalIndex:
@@ -338,8 +341,8 @@ class JournalIndex:
         """Return the row's number; its key and its count of attempts are the newest ones."""
         self.n_records += 1
         flight = self._in_flight.get(row_id)
-        if flight is not None and flight.request_key == request_key:
-            number = flight.number  # Nearly every record but the first of a row: there is nothing to look up.
+        if flight is not None and flight[1] == request_key:
+            number = flight[0]  # Nearly every record but the first of a row: there is nothing to look up.
         else:
             number = self._rows.find_or_add(row_id)
             self._set_key(number, request_key)
@@ -374,7 +377,7 @@ class JournalIndex:
             # The process died with that request in flight: it was sent again, and its own cost stays unknown.
             self.asked_again.append(InDoubt(row_id, *flight[1:]))
             self._billed[number] = None
-        self._in_flight[row_id] = _Flight(number, request_key, attempt)
+        self._in_flight[row_id] = (number, request_key, attempt)
 
     def _add_attempt(self, row_id: str, request_key: str, attempt: int, cost_usd: Decimal | None) -> None:
         number = self._add_row(row_id, request_key, attempt)
@@ -398,9 +401,12 @@ class JournalIndex:
         self._lengths[number] = length
 
     def _set_finish(self, number: int, error_code: str | None, billed_usd: Decimal | None) -> None:
-        if error_code not in self._code_names:
-            self._code_names.append(error_code)
-        self._codes[number] = self._code_names.index(error_code)
+        if error_code is None:
+            self._codes[number] = 0
+        else:
+            if error_code not in self._code_names:
+                self._code_names.append(error_code)
+            self._codes[number] = self._code_names.index(error_code)
         if self._statuses[number] in _FINISHED_NUMBERS:
             self._billed.pop(number, None)
         else:
