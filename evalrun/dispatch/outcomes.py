@@ -16,6 +16,7 @@ from evalrun.dispatch.transport import Reply
 from evalrun.errors import ApiError, ContentRefusedError, TerminalError
 from evalrun.options import PriceOptions
 from evalrun.records import (
+    NO_USAGE,
     PASSING,
     Attempt,
     Completion,
@@ -25,7 +26,6 @@ from evalrun.records import (
     Request,
     Started,
     Status,
-    Usage,
 )
 
 _FREE = Cost(Decimal(0), CostSource.TABLE)
@@ -146,7 +146,7 @@ def make_failed_attempt(sending: Sending, error: ApiError, reply: Reply | None) 
         request_id=error.request_id,
         bytes_sent=len(row.request.body) if error.was_sent else 0,
         bytes_received=error.bytes_received if reply is None else reply.bytes_received,
-        usage=Usage(),
+        usage=NO_USAGE,
         cost_usd=cost.usd,
         cost_source=cost.source,
         maybe_billed=cost.usd is None,
@@ -231,7 +231,7 @@ def make_pending(row: Row, code: ErrorCode, message: str, *, finished_at: dateti
         http_status=None,
         attempts=row.n_attempts,
         completion=None,
-        usage=Usage(),
+        usage=NO_USAGE,
         cost_usd=None,
         billed_usd=row.billed_usd,
         cost_source=CostSource.UNKNOWN,

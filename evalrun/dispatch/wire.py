@@ -35,6 +35,10 @@ _FAILED = frozenset({"error", "insufficient_system_resource"})
 """The server gave up in the middle: what it said so far is no answer."""
 
 
+_STATUSES = dict.fromkeys(_FILTERED, Status.FILTERED) | dict.fromkeys(_CUT_SHORT, Status.TRUNCATED)
+"""By finish reason, where that alone decides."""
+
+
 class _DamageError(Exception):
     """The reply is not a completion; the message says why. Never leaves this module."""
 
@@ -139,7 +143,7 @@ def _parse_completion(loaded: LoadedJson, model: str | None, n_choices: int) -> 
         flags += ("model_mismatch",)
     return Completion(
         status=status,
-        output=_choose_output(status, text, has_tool_calls=tool_calls is not None),
+        output=None if reason in _FILTERED or (tool_calls is not None and not text) else text,
         refusal=refusal,
         finish_reason=finish_reason,
         reasoning=_read_reasoning(message, content),
@@ -212,19 +216,12 @@ def _choose_first(choices: Sequence[Any]) -> Mapping[str, Any]:
 
 
 def _decide_status(reason: str, *, text: str, refusal: str | None, has_tool_calls: bool) -> Status:
-    if reason in _FILTERED:
-        return Status.FILTERED
-    if reason in _CUT_SHORT:
-        return Status.TRUNCATED
+    status = _STATUSES.get(reason)
+    if status is not None:
+        return status
     if text or has_tool_calls:
         return Status.OK
     return Status.REFUSED if refusal else Status.EMPTY
-
-
-def _choose_output(status: Status, text: str, *, has_tool_calls: bool) -> str | None:
-    if status is Status.FILTERED or (has_tool_calls and not text):
-        return None
-    return text
 
 
 def _read_content(message: Mapping[str, Any], content: Any) -> tuple[str, tuple[str, ...]]:
