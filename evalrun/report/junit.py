@@ -9,11 +9,12 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from xml.sax.saxutils import escape, quoteattr
 
 from evalrun.report.figures import read_number
 from evalrun.report.model import MARK_WORDS, Mark, ReportData, ReportRow, count_rows, explain_row
-from evalrun.report.text import clip, make_visible, strip_for_xml
+from evalrun.report.text import clip, is_plain, make_visible, strip_for_xml
 
 MAX_REASON_CHARS = 2_000
 MAX_OUTPUT_CHARS = 1_500
@@ -115,7 +116,7 @@ class _Writer:
         element = _choose_element(row)
         why = explain_row(row, include=self._data.include) or MARK_WORDS[row.mark]
         message = quoteattr(_clean(clip(why.splitlines()[0] if why else "", _SHORT_CHARS)))
-        kind = quoteattr(_clean(row.error_code or _name_graders(row) or row.status))
+        kind = _quote_name(row.error_code or _name_graders(row) or row.status)
         kind = "" if element == "skipped" else f" type={kind}"
         text = escape(self._make_text(row, why))
         return f"{start}><{element} message={message}{kind}>{text}</{element}></testcase>"
@@ -127,7 +128,7 @@ class _Writer:
         if row.output is not None and self._data.include != "none":
             parts.append(f"output:\n{clip(row.output, MAX_OUTPUT_CHARS)}")
         text = _clean("\n\n".join(parts))
-        self._n_bytes += len(text.encode())
+        self._n_bytes += len(text) if text.isascii() else len(text.encode())
         return text
 
 
@@ -142,7 +143,7 @@ def _name_graders(row: ReportRow) -> str:
 
 
 def _count_attributes(rows: Sequence[ReportRow]) -> str:
-    counts = Counter(_choose_element(row) for row in rows if row.mark is not Mark.PASS)
+    counts = Counter([_choose_element(row) for row in rows if row.mark is not Mark.PASS])
     return (
         f'tests="{len(rows)}" failures="{counts["failure"]}" errors="{counts["error"]}" skipped="{counts["skipped"]}"'
     )
@@ -152,5 +153,11 @@ def _write_seconds(value: float | None) -> str:
     return f"{value:.3f}" if value is not None and math.isfinite(value) else "0.000"
 
 
+@lru_cache(maxsize=256)
+def _quote_name(name: str) -> str:
+    """Return an attribute's value; the names of codes and graders repeat from row to row."""
+    return quoteattr(_clean(name))
+
+
 def _clean(text: str) -> str:
-    return strip_for_xml(make_visible(text))
+    return text if is_plain(text) else strip_for_xml(make_visible(text))

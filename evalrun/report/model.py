@@ -12,6 +12,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Literal
 
+from evalrun.quick_init import with_quick_init
 from evalrun.records import Status, Summary, Verdict
 from evalrun.report.text import clip
 
@@ -38,6 +39,9 @@ class Mark(StrEnum):
     FILTERED = "filtered"
     PASS = "pass"  # noqa: S105 - a verdict, no password
 
+    # Enum's own hash is a function of Python, and marks are looked up several times a row.
+    __hash__ = str.__hash__
+
 
 MARK_WORDS: Mapping[Mark, str] = {
     Mark.FAIL: "failed",
@@ -53,6 +57,7 @@ MARK_WORDS: Mapping[Mark, str] = {
 _MARKS_WITHOUT_ANSWER = {status.value: Mark(status) for status in (Status.ERROR, Status.PENDING, Status.FILTERED)}
 
 
+@with_quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportMessage:
     """One message of a prompt as sent, content parts joined."""
@@ -61,6 +66,7 @@ class ReportMessage:
     text: str
 
 
+@with_quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportGrade:
     """One grader's verdict on a row."""
@@ -77,6 +83,7 @@ class ReportGrade:
     """None when the grader decided."""
 
 
+@with_quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportRow:
     """One row of the run with its grades, as reports show it. Null means as in results.parquet."""
@@ -166,7 +173,6 @@ def build_report_row(row: Mapping[str, Any], grades: Sequence[Mapping[str, Any]]
         grades: The rows of grades.parquet with the same `row_id`, in their order there: `GRADE_COLUMNS`.
     """
     request = _read_object(row.get("request"))
-    kept = tuple(_build_grade(grade) for grade in grades)
     return ReportRow(
         row_id=str(row["row_id"]),
         sample_id=str(row["sample_id"]),
@@ -189,7 +195,7 @@ def build_report_row(row: Mapping[str, Any], grades: Sequence[Mapping[str, Any]]
         tool_calls=_clip(row.get("tool_calls")),
         finish_reason=row.get("finish_reason"),
         response_model=row.get("response_model"),
-        flags=tuple(map(str, _read_list(row.get("flags")))),
+        flags=_read_flags(row.get("flags")),
         prompt_tokens=row.get("prompt_tokens"),
         cached_tokens=row.get("cached_tokens"),
         completion_tokens=row.get("completion_tokens"),
@@ -198,7 +204,7 @@ def build_report_row(row: Mapping[str, Any], grades: Sequence[Mapping[str, Any]]
         latency_s=_read_finite(row.get("latency_s")),
         score=_read_finite(row.get("score")),
         passed=row.get("passed"),
-        grades=kept,
+        grades=tuple([_build_grade(grade) for grade in grades]),
     )
 
 
@@ -299,10 +305,13 @@ def _order_names(names: tuple[str, ...]) -> tuple[str, ...]:
 def _build_messages(messages: Any) -> tuple[ReportMessage, ...]:
     if not isinstance(messages, list):
         return ()
-    kept = [message for message in messages if isinstance(message, Mapping)]
+    # A list first: a generator is resumed for each item, which takes as long as the item.
     return tuple(
-        ReportMessage(role=str(message.get("role", "")), text=clip(_join_content(message), MAX_TEXT_CHARS))
-        for message in kept
+        [
+            ReportMessage(role=str(message.get("role", "")), text=clip(_join_content(message), MAX_TEXT_CHARS))
+            for message in messages
+            if isinstance(message, dict)
+        ]
     )
 
 
@@ -317,10 +326,10 @@ def _join_content(message: Mapping[str, Any]) -> str:
 
 
 def _describe_part(part: Any) -> str:
-    if isinstance(part, Mapping) and isinstance(part.get("text"), str):
+    if isinstance(part, dict) and isinstance(part.get("text"), str):
         return str(part["text"])
     text = _write_text(part)
-    kind = part.get("type") if isinstance(part, Mapping) else None
+    kind = part.get("type") if isinstance(part, dict) else None
     return f"[{kind or 'part'}, {len(text):,} characters] {clip(text, 300)}"
 
 
@@ -344,12 +353,14 @@ def _clip(text: Any) -> str | None:
 
 def _read_object(text: Any) -> Mapping[str, Any]:
     value = _read_json(text)
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, dict) else {}
 
 
-def _read_list(text: Any) -> list[Any]:
+@lru_cache(maxsize=256)
+def _read_flags(text: str | None) -> tuple[str, ...]:
+    """Read a row's flags; a run has few different ones."""
     value = _read_json(text)
-    return value if isinstance(value, list) else []
+    return tuple(map(str, value)) if isinstance(value, list) else ()
 
 
 def _read_json(text: Any) -> Any:

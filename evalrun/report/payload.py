@@ -8,6 +8,7 @@ import base64
 import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -92,6 +93,10 @@ def pack(data: Any) -> tuple[str, bool]:
     return f'"{base64.b64encode(packed).decode("ascii")}"', True
 
 
+# Names repeat from row to row.
+_show_name = lru_cache(maxsize=256)(make_visible)
+
+
 def make_item_id(row_id: str) -> str:
     """Return the short id that permalinks use."""
     return row_id[:_ID_CHARS]
@@ -114,7 +119,7 @@ class _Texts:
             number = self.numbers[text] = len(self.texts)
             visible = make_visible(text)
             self.texts.append(visible)
-            self.n_bytes += len(visible.encode()) + 3
+            self.n_bytes += (len(visible) if visible.isascii() else len(visible.encode())) + 3
         return number
 
 
@@ -132,17 +137,17 @@ def _build_item(
         "status": row.status,
         "why": table.add(make_excerpt(explain_row(row, include=include), 300) or None),
         "score": row.score,
-        "code": make_visible(row.error_code or ""),
+        "code": _show_name(row.error_code or ""),
         "http": row.http_status,
         "attempts": row.attempts,
-        "finish": make_visible(row.finish_reason or ""),
-        "answered": make_visible(row.response_model or ""),
-        "flags": [make_visible(flag) for flag in row.flags],
+        "finish": _show_name(row.finish_reason or ""),
+        "answered": _show_name(row.response_model or ""),
+        "flags": [_show_name(flag) for flag in row.flags],
         "tokens": [row.prompt_tokens, row.completion_tokens, row.cached_tokens, row.reasoning_tokens],
         "usd": row.cost_usd,
         "latency": row.latency_s,
         "grades": [
-            [make_visible(grade.grader), make_visible(grade.type), grade.passed, grade.score,
+            [_show_name(grade.grader), _show_name(grade.type), grade.passed, grade.score,
              table.add(grade.reason) if include != "none" else None, grade.hard, grade.error_code]
             for grade in row.grades
         ],
@@ -158,10 +163,11 @@ def _build_item(
     if include == "full":
         item |= {
             "fields": [[table.add(name), table.add(text)] for name, text in row.fields],
-            "messages": [[make_visible(message.role), table.add(message.text)] for message in row.messages],
+            "messages": [[_show_name(message.role), table.add(message.text)] for message in row.messages],
             "params": table.add(row.params),
         }
-    return {key: value for key, value in item.items() if value is not None and value not in ("", [])}
+    # Zero is a value; null, "" and [] are none.
+    return {key: value for key, value in item.items() if value or value == 0}
 
 
 def _choose_id_width(rows: Sequence[ReportRow]) -> int | None:

@@ -23,13 +23,18 @@ _ORDINARY = re.compile(
 _FORBIDDEN_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
+def is_plain(text: str) -> bool:
+    """Return whether all of a text is printable ASCII and newlines: most are, and no pattern tells it as fast."""
+    return text.isascii() and text.replace("\n", "").isprintable()
+
+
 def make_visible(text: str) -> str:
     """Return the text with each invisible character written as ‹U+202E›; CRLF becomes LF.
 
     Bidirectional controls, zero-width and tag characters, C0 and C1 controls and lone surrogates are shown. Joiners
     stay where a script or an emoji needs them.
     """
-    if _is_plain(text) or _INVISIBLE_RUN.search(text) is None:
+    if is_plain(text) or _INVISIBLE_RUN.search(text) is None:
         return text
     text = text.replace("\r\n", "\n")
     ordinary = {match.start() for match in _ORDINARY.finditer(text)}
@@ -56,9 +61,4 @@ def make_excerpt(text: str, max_chars: int) -> str:
 
 def strip_for_xml(text: str) -> str:
     """Return the text without the characters that XML 1.0 forbids even as references."""
-    return text if _is_plain(text) else _FORBIDDEN_IN_XML.sub("", text)
-
-
-def _is_plain(text: str) -> bool:
-    """Return whether all of a text is printable ASCII and newlines: most are, and no pattern tells it as fast."""
-    return text.isascii() and text.replace("\n", "").isprintable()
+    return text if is_plain(text) else _FORBIDDEN_IN_XML.sub("", text)

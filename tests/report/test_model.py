@@ -135,3 +135,14 @@ def test_status_is_not_said_twice() -> None:
     assert explain_row(row, include="none") == "rate_limited: HTTP 429"
     other = build_report_row(make_result(**columns, error_message="HTTP 4290 is none"), [])
     assert explain_row(other, include="full") == "rate_limited: HTTP 429: HTTP 4290 is none"
+
+
+def test_row_keeps_numbers_that_no_machine_word_holds() -> None:
+    """A sample's whole number of thirty digits is shown digit by digit."""
+    row = build_report_row(make_result(sample=f' {{"n": {10**29 + 1}}}\n'), [])
+    assert row.fields == (("n", str(10**29 + 1)),)
+
+
+def test_column_with_more_than_one_value_is_no_json() -> None:
+    """What follows a value is not passed over: such a text is a foreign file's."""
+    assert build_report_row(make_result(sample='{"a": 1} {"b": 2}'), []).fields == ()

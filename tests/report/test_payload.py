@@ -81,3 +81,10 @@ def test_values_that_are_zero_are_kept() -> None:
     row = build_report_row(make_result(score=0.0, cost_usd=0.0, passed=False), [])
     item = unpack(build_payload([row], [], include="full"))["rows"][0]
     assert (item["score"], item["usd"]) == (0.0, 0.0)
+
+
+def test_names_with_nothing_to_show_are_left_out() -> None:
+    """Null and empty values take no room in the page."""
+    row = build_report_row(make_result(finish_reason="", flags="[]", category=None), [])
+    item = unpack(build_payload([row], [], include="full"))["rows"][0]
+    assert {"finish", "flags", "category", "grades", "code"}.isdisjoint(item)
