@@ -27,7 +27,8 @@ from evalrun.reuse_tally import ReuseTally, leave_out_reused
 from evalrun.run_tables import ResultAndGrades, RunTables
 from evalrun.store.folder import RunFolder, write_atomically
 from evalrun.store.manifest import write_manifest
-from evalrun.store.parquet import scan_rows
+from evalrun.store.parquet import scan_table
+from evalrun.store.picked_rows import has_hard_grades
 from evalrun.store.tables import PERMANENT
 
 
@@ -225,7 +226,7 @@ def render_reports(
 
 def _has_hard_grades(tables: RunTables) -> bool:
     """Return whether a grade came from a contract, of the job or of a sample."""
-    return any(row["hard"] for row in scan_rows(tables.grades_path, ["hard"]))
+    return has_hard_grades(scan_table(tables.grades_path))
 
 
 def _add_up(summary: Summary) -> dict[str, Any]:

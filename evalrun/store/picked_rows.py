@@ -45,6 +45,15 @@ def count_rows(results: pl.LazyFrame) -> TableCounts:
     return TableCounts(**counts.collect(engine="streaming").row(0, named=True))
 
 
+def has_hard_grades(grades: pl.LazyFrame) -> bool:
+    """Return whether any grade is a contract's; False when there are none.
+
+    Args:
+        grades: Columns of grades.parquet.
+    """
+    return bool(grades.select(pl.col("hard").any()).collect(engine="streaming").item())
+
+
 def pick_first(results: pl.LazyFrame, *, n_passed: int, n_others: int) -> pl.Series:
     """Return for each row whether it is one of the first that passed, or of the first that did not.
 
