@@ -1,0 +1,66 @@
+"""What a request may cost: the counts that were seen, and how far above them a change may go.
+
+`python -m tests.footprint` prints the present counts, to paste here after a change that makes them smaller, or larger
+for a good reason. A count that is not listed was not seen at all.
+"""
+
+from typing import Final, NamedTuple
+
+
+class Seen(NamedTuple):
+    """A count, and what it is made of."""
+
+    n: float
+    reason: str
+
+
+PYTHON: Final = (3, 11)
+"""The Python whose steps were counted; others take other steps for the same code."""
+
+TOLERANCE: Final = 1.10
+"""A count may rise by a tenth: no two systems have quite the same libraries."""
+
+SLACK: Final = {"steps": 5.0, "alive": 150.0, "calls": 0.05, "modules": 5.0}
+"""And by so much, whatever it was: it covers the noise of small counts, by kind."""
+
+SEEN: Final = {
+    "checking/all": Seen(567.2, "steps for a row before the first request: read it, try its prompts, guess its tokens"),
+    "checking/analysis": Seen(33, "graders that look at the sample"),
+    "checking/hall": Seen(79, "templates"),
+    "checking/job": Seen(427.3, "reading, messages, the estimate"),
+    "checking/libraries": Seen(27.9, "JSON, dataclasses"),
+    "asking/all": Seen(2920, "steps for a request: build, send, read, price, two lines of journal"),
+    "asking/dispatch": Seen(1232, "lane, exchange, wire, usage, outcome"),
+    "asking/hall": Seen(118, "what is left to ask, and its cost"),
+    "asking/job": Seen(239, "the row again, its messages and its body"),
+    "asking/libraries": Seen(865, "httpx's types, anyio's scopes, dataclasses"),
+    "asking/store": Seen(456.5, "Started and Outcome as JSON, the index"),
+    "closing/all": Seen(3247, "steps for a row after the last request: read back, grade, tables, reports"),
+    "closing/analysis": Seen(120, "grading"),
+    "closing/hall": Seen(146, "templates of graders, rows of the report"),
+    "closing/job": Seen(239, "the row once more, for its columns"),
+    "closing/libraries": Seen(600, "JSON, polars' Python, dataclasses, escaping"),
+    "closing/report": Seen(996, "rows as objects, payload, JUnit"),
+    "closing/store": Seen(1146, "journal lines as outcomes, rows of tables"),
+    "alive/objects": Seen(0, "for a thousand requests: nothing is kept but flat tables"),
+    "alive/blocks": Seen(100, "for a thousand requests, blocks of memory: the index grows by slots"),
+    "calls/file writes": Seen(2.04, "system calls for a request: one write for its start, one for its end"),
+    "calls/network": Seen(2, "one to send, one to receive"),
+    "calls/other files": Seen(1.29, "the journal is read back, row by row; tables are read for the reports"),
+    "modules/help": Seen(101, "click, and the front door"),
+    "modules/version": Seen(100, "the same"),
+    "modules/run": Seen(906, "all that is loaded before the first request of a run"),
+}
+"""Each count with what it is made of: `STAGE/PART` steps per row (`all` is their sum, `hall` the ground floor as well),
+`alive/…` per thousand requests, `calls/…` system calls per row, `modules/…` beyond a bare interpreter's."""
+
+_UNUSED_BY_HELP: Final = frozenset(
+    {"anyio", "asyncio", "httpx", "jinja2", "numpy", "orjson", "polars", "pydantic", "rich", "ruamel.yaml", "scipy"}
+)
+
+HEAVY: Final = {
+    "help": _UNUSED_BY_HELP,
+    "version": _UNUSED_BY_HELP,
+    "run": frozenset({"matplotlib", "numpy", "pandas", "pyarrow", "scipy"}),
+}
+"""Modules that must not be loaded, by what is started."""
