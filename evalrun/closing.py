@@ -21,6 +21,7 @@ from evalrun.errors import Problem, PromptError, StoreError, UsageError
 from evalrun.job.config import LoadedJob
 from evalrun.job.estimate import PlanTotals
 from evalrun.job.plan import Plan
+from evalrun.job_graders import make_grader_set
 from evalrun.judging import (
     AskedGate,
     RowTally,
@@ -34,47 +35,21 @@ from evalrun.judging import RunResult as RunResult
 from evalrun.lane_progress import LaneProgress
 from evalrun.options import PriceOptions
 from evalrun.records import (
-    FINISHED,
-    PASSING,
     SCHEMA_VERSION,
     ErrorCode,
     Finding,
-    Request,
     Sample,
-    Status,
     Verdict,
 )
 from evalrun.run_tables import ResultAndGrades, RunTables
 from evalrun.store.folder import RunFolder
-from evalrun.store.journal_index import Entry, JournalIndex
+from evalrun.store.journal_index import JournalIndex
 from evalrun.store.manifest import REGRADING_KEY, read_manifest, write_manifest
 from evalrun.store.parquet import scan_rows, write_attempts, write_results
 from evalrun.store.tables import build_attempt_row, build_grade_row, build_result_row
 
 MAX_GRADER_PROBLEMS = 20
 """Most problems of graders that are listed at once."""
-
-
-def make_grader_set(loaded: LoadedJob) -> GraderSet:
-    """Return the graders of a job, compiled."""
-    job = loaded.job
-    return GraderSet(job.graders, job.defaults.graders, vars_=job.vars, where=loaded.where, inline_samples=job.samples)
-
-
-def is_settled(entry: Entry | None, request: Request, *, retry_all_errors: bool) -> bool:
-    """Return whether a resume leaves this row alone.
-
-    Args:
-        entry: What the journal holds for the row; None when nothing.
-        request: The row as the job asks it now; another content is another question.
-        retry_all_errors: Ask rows with permanent errors again.
-    """
-    if entry is None or entry.status is None or entry.request_key != request.request_key:
-        return False
-    if entry.status in FINISHED:
-        return True
-    may_pass = entry.error_code in PASSING and not entry.is_permanent
-    return entry.status == Status.ERROR and not may_pass and not retry_all_errors
 
 
 def close_run(  # noqa: PLR0913 - the end of a run needs all that its beginning made, each by name

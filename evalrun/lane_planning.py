@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from evalrun.closing import is_settled
 from evalrun.dispatch.dispatcher import LaneWork
 from evalrun.job.differences import describe_difference, list_differences
 from evalrun.lane_facts import find_own_limits
@@ -17,6 +16,7 @@ from evalrun.lane_progress import LaneProgress
 from evalrun.options import ModelOptions
 from evalrun.preparing import Prepared
 from evalrun.records import Request
+from evalrun.resuming import is_settled
 from evalrun.reusing import TakeOver, read_prior
 from evalrun.stale_rows import describe_stale
 from evalrun.store.folder import RunFolder

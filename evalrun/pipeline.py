@@ -13,13 +13,12 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.abc import TaskGroup
 
 from evalrun import __version__
-from evalrun.closing import RunResult, close_run
 from evalrun.dispatch.budget import RunBudget
 from evalrun.dispatch.dispatcher import LaneWork, StopSignal, dispatch
 from evalrun.dispatch.transport import Target, make_target
@@ -36,13 +35,14 @@ from evalrun.resuming import RunSettings, describe_call, open_folder, restore_ca
 from evalrun.reuse_advice import advise_reuse
 from evalrun.reusing import ReuseSources, TakeOver, find_sources, open_stored
 from evalrun.safe_rows import SafeRows
-from evalrun.simulator.remote import check_running_simulator
-from evalrun.simulator.server import serve
 from evalrun.spending import describe_budget, find_price_problem, list_shortages, make_budget
 from evalrun.store.events import EventLog
 from evalrun.store.folder import RunFolder
 from evalrun.store.journal import Journal
 from evalrun.store.journal_index import JournalIndex
+
+if TYPE_CHECKING:
+    from evalrun.judging import RunResult
 
 TICK_S = 0.1
 """How often progress is shown, in seconds."""
@@ -85,7 +85,7 @@ def ignore_progress(progress: Progress) -> None:
     del progress
 
 
-async def run_job(settings: RunSettings, *, on_progress: OnProgress = ignore_progress) -> RunResult:
+async def run_job(settings: RunSettings, *, on_progress: OnProgress = ignore_progress) -> "RunResult":
     """Run a job from its file to its verdict.
 
     Raises:
@@ -117,24 +117,17 @@ async def run_job(settings: RunSettings, *, on_progress: OnProgress = ignore_pro
                     started_s=began_s,
                     allows_unknown_cost=settings.allows_unknown_cost,
                 )
-                on_progress(
-                    Progress(
-                        stage="asking",
-                        prepared=prepared,
-                        folder=folder,
-                        lanes=[lane.progress for lane in lanes],
-                        n_settled=prepared.totals.n_rows - survey.n_rows_left,
-                        n_left=survey.n_left,
-                        notes=[*target_notes, *notes, *advice],
-                        budget=budget,
-                    )
-                )
+                notes = [*target_notes, *notes, *advice]
+                on_progress(_describe_begin(prepared, folder, survey=survey, lanes=lanes, budget=budget, notes=notes))
                 log.append("began", at=datetime.now(UTC), call=len(index.sessions), rows=survey.n_rows_left)
+                _load_closing_ahead()
                 with watching(prepared, folder):
                     caught_signal = await ask(
                         prepared, journal, log, lanes=lanes, targets=targets, budget=budget, on_progress=on_progress
                     )
             on_progress(_describe_end(prepared, folder, log))
+            from evalrun.closing import close_run
+
             with watching(prepared, folder):
                 return close_run(
                     folder,
@@ -152,6 +145,38 @@ async def run_job(settings: RunSettings, *, on_progress: OnProgress = ignore_pro
                     is_gate_wanted=settings.is_gate_wanted,
                     interrupted_exit_code=EXIT_BY_SIGNAL.get(caught_signal) if caught_signal else None,
                 )
+
+
+def _load_closing_ahead() -> None:
+    """Load what tables and reports need, polars above all, while the first requests wait for their answers."""
+
+    def load() -> None:
+        with suppress(ImportError):  # It is raised again, where somebody hears it, by who needs the module.
+            import evalrun.closing  # noqa: F401 - loaded for the import that follows the asking
+
+    threading.Thread(target=load, name="evalrun-load").start()
+
+
+def _describe_begin(
+    prepared: Prepared,
+    folder: RunFolder,
+    *,
+    survey: Survey,
+    lanes: Sequence[LaneWork],
+    budget: RunBudget | None,
+    notes: Sequence[str],
+) -> Progress:
+    """Return what is told before the first request."""
+    return Progress(
+        stage="asking",
+        prepared=prepared,
+        folder=folder,
+        lanes=[lane.progress for lane in lanes],
+        n_settled=prepared.totals.n_rows - survey.n_rows_left,
+        n_left=survey.n_left,
+        notes=notes,
+        budget=budget,
+    )
 
 
 def _describe_end(prepared: Prepared, folder: RunFolder, log: EventLog) -> Progress:
@@ -287,6 +312,9 @@ async def _start_simulator(options: EndpointOptions, stack: AsyncExitStack) -> s
     """Return the base URL of a simulator endpoint; None for a real one."""
     if options.simulator is None:
         return None
+    from evalrun.simulator.remote import check_running_simulator
+    from evalrun.simulator.server import serve
+
     if options.simulator.url is not None:
         await anyio.to_thread.run_sync(check_running_simulator, options.simulator)
         return options.simulator.url.rstrip("/") + "/chat"

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from evalrun.analysis.graders.grader_set import GraderSet
-from evalrun.closing import make_grader_set
 from evalrun.errors import DatasetError, InputChangedError, PromptError
 from evalrun.job.config import LoadedJob
 from evalrun.job.estimate import PlanTotals
 from evalrun.job.plan import Plan
+from evalrun.job_graders import make_grader_set
 from evalrun.resuming import RunSettings, load_for
 from evalrun.store.folder import RunFolder
 

@@ -16,8 +16,9 @@ from typing import Any
 from evalrun.errors import StoreError, UsageError
 from evalrun.job.config import LoadedJob, load_env_file, load_job
 from evalrun.job.plan import Selection
+from evalrun.records import FINISHED, PASSING, Request, Status
 from evalrun.store.folder import RunFolder, make_run_id
-from evalrun.store.journal_index import JournalIndex
+from evalrun.store.journal_index import Entry, JournalIndex
 from evalrun.store.journal_scan import read_first_session, scan_journal
 from evalrun.store.manifest import read_extent
 from evalrun.store.runs import find_run, find_unfinished
@@ -165,3 +166,19 @@ def _find_resumable(settings: RunSettings, name: str) -> RunFolder:
             hint="leave out --resume to start a new run; `evalrun list` shows all runs",
         )
     return folder
+
+
+def is_settled(entry: Entry | None, request: Request, *, retry_all_errors: bool) -> bool:
+    """Return whether a resume leaves this row alone.
+
+    Args:
+        entry: What the journal holds for the row; None when nothing.
+        request: The row as the job asks it now; another content is another question.
+        retry_all_errors: Ask rows with permanent errors again.
+    """
+    if entry is None or entry.status is None or entry.request_key != request.request_key:
+        return False
+    if entry.status in FINISHED:
+        return True
+    may_pass = entry.error_code in PASSING and not entry.is_permanent
+    return entry.status == Status.ERROR and not may_pass and not retry_all_errors

@@ -15,7 +15,6 @@ from evalrun.records import Outcome
 from evalrun.store.folder import RunFolder
 from evalrun.store.journal_index import JournalIndex
 from evalrun.store.manifest import read_manifest
-from evalrun.store.parquet import scan_rows
 
 MAX_LISTED = 100
 """Most stale rows that run.json lists by name; all are counted."""
@@ -72,6 +71,9 @@ def _find_names(folder: RunFolder, wanted: set[str]) -> Mapping[str, Mapping[str
     with suppress(StoreError):  # No call has ended yet, or its files are damaged: then the ids must do.
         known = (read_manifest(folder).get("stale") or {}).get("listed", ())
         found |= {row["row_id"]: {name: row[name] for name in _NAMES} for row in known}
+    # A late import: few runs have stale rows, and what reads tables takes longer to load than the rest of a run.
+    from evalrun.store.parquet import scan_rows
+
     with suppress(StoreError):
         for row in scan_rows(folder.results_path, ["row_id", *_NAMES]):
             if row["row_id"] in wanted:

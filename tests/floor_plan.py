@@ -22,6 +22,7 @@ GROUND = {
 
 HALL = {
     "run_tables": 0,
+    "job_graders": 0,
     "report_rows": 1,
     "judging": 2,
     "closing": 3,
@@ -39,7 +40,8 @@ HALL = {
     "pipeline": 6,
 }
 """Joins the rooms into a run, and how high each module stands in it: `closing` is the half that sends nothing
-(`run_tables` and `judging` are its parts that a crash may ask for again, `report_rows` chooses what a report holds),
+(`run_tables` and `judging` are its parts that a crash may ask for again, `report_rows` chooses what a report holds,
+`job_graders` are those of the check as well),
 `resuming` finds the run folder, `spending` knows what may be spent, `lane_facts` what is told of the lanes, `safe_rows`
 which of them the disk has, `preparing`
 checks a job in full, `reusing` takes what older runs paid for (`reuse_tally` counts it, `reuse_advice` tells of it

@@ -19,7 +19,6 @@ from evalrun.cli.job_options import (
 )
 from evalrun.cli.progress import ProgressDisplay
 from evalrun.cli.results import make_resume_command, make_resume_hint, print_result
-from evalrun.closing import read_summary
 from evalrun.pipeline import run_job
 
 
@@ -82,6 +81,8 @@ def command(  # noqa: PLR0913 - one argument for each option
                 print_note(f"what was done is kept; go on with: {make_resume_command(job, display.folder)}")
             raise
     if as_json:
+        from evalrun.closing import read_summary
+
         print_json({**read_summary(result.folder), "exit_code": result.exit_code})
     else:
         print_result(result, resume_hint=make_resume_hint(job, result))
