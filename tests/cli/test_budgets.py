@@ -16,11 +16,11 @@ from evalrun.cli.main import main
 from evalrun.cli.results import make_resume_hint
 from evalrun.closing import load_result
 from evalrun.store.folder import RunFolder
+from tests.cli.calls import call_evalrun, serve_simulator_here
 from tests.cli.processes import (
     JOB,
     find_run_folder,
     load_ledger,
-    run_evalrun,
     serve_simulator,
     start_evalrun,
     write_job,
@@ -37,7 +37,7 @@ PRICE = {"prompt": 1e-6, "completion": 2e-6}
 def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     """A folder with a job of 300 rows and the URL of its simulator."""
     job = write_job(tmp_path, url="http://127.0.0.1:1", n_samples=N_SAMPLES, concurrency=CONCURRENCY)
-    with serve_simulator(job) as url:
+    with serve_simulator_here(job) as url:
         job.write_text(JOB.format(url=url, concurrency=CONCURRENCY, latency_ms=1), encoding="utf-8")
         yield tmp_path, url
 
@@ -86,11 +86,11 @@ def find_next(output: str) -> list[str]:
 def test_requests_beyond_the_budget_are_never_sent(served: tuple[Path, str]) -> None:
     """The rest is pending with the code `budget`, exit 3; the command that is proposed finishes the run."""
     folder, url = served
-    first = run_evalrun("run", "job.yaml", "--set", "budget.requests=100", cwd=folder)
+    first = call_evalrun("run", "job.yaml", "--set", "budget.requests=100", cwd=folder)
     sent = load_ledger(url)["totals"]["requests"]
     results = pl.read_parquet(find_run_folder(folder) / "results.parquet")
     manifest = read_manifest(folder)
-    resumed = run_evalrun(*find_next(first.stdout), cwd=folder)
+    resumed = call_evalrun(*find_next(first.stdout), cwd=folder)
     assert (first.returncode, sent) == (3, 100)
     assert dict(results.group_by("error_code").len().rows()) == {None: 100, "budget": 200}
     assert set(results.filter(pl.col("error_code") == "budget")["status"]) == {"pending"}
@@ -105,11 +105,11 @@ def test_budget_in_usd_holds_over_a_resume(served: tuple[Path, str]) -> None:
     """What the server bills stays within the budget, in one call and in two; raised, the run is finished."""
     folder, url = served
     limit = 0.003
-    first = run_evalrun("run", "job.yaml", "--budget-usd", str(limit), cwd=folder)
+    first = call_evalrun("run", "job.yaml", "--budget-usd", str(limit), cwd=folder)
     billed = add_bill(url)
-    again = run_evalrun("run", "job.yaml", "--resume", cwd=folder)
+    again = call_evalrun("run", "job.yaml", "--resume", cwd=folder)
     billed_again, manifest = add_bill(url), read_manifest(folder)
-    raised = run_evalrun("run", "job.yaml", "--resume", "--budget-usd", "1", cwd=folder)
+    raised = call_evalrun("run", "job.yaml", "--resume", "--budget-usd", "1", cwd=folder)
     assert (first.returncode, again.returncode) == (3, 3)
     assert 0 < billed <= billed_again <= limit
     assert manifest["budget"]["usd"]["spent"] == pytest.approx(billed_again)
@@ -156,14 +156,14 @@ def test_wall_time_counts_anew_for_each_call(served: tuple[Path, str]) -> None:
     folder, url = served
     job = folder / "job.yaml"
     job.write_text(JOB.format(url=url, concurrency=1, latency_ms=1) + "budget: {wall_s: 0.2}\n", encoding="utf-8")
-    first = run_evalrun("run", "job.yaml", cwd=folder)
+    first = call_evalrun("run", "job.yaml", cwd=folder)
     ended_by = read_manifest(folder)["budget"]["ended_by"]
     hint = find_next(first.stdout)
     assert first.returncode == 3
     assert "0.2 s of wall time used" in ended_by
     assert hint[:2] == ["run", "job.yaml"]
     assert "--set" not in hint
-    resumed = run_evalrun(*hint, "--set", "budget.wall_s=80", cwd=folder)
+    resumed = call_evalrun(*hint, "--set", "budget.wall_s=80", cwd=folder)
     assert resumed.returncode == 0, resumed.stdout
 
 
@@ -172,12 +172,12 @@ def test_model_without_a_price_is_refused_before_anything_is_sent(served: tuple[
     folder, url = served
     job = folder / "job.yaml"
     job.write_text(job.read_text(encoding="utf-8").replace(", price: {input: 1, output: 2}", ""), encoding="utf-8")
-    refused = run_evalrun("run", "job.yaml", "--budget-usd", "1", cwd=folder)
-    planned = run_evalrun("plan", "job.yaml", "--budget-usd", "1", cwd=folder)
+    refused = call_evalrun("run", "job.yaml", "--budget-usd", "1", cwd=folder)
+    planned = call_evalrun("plan", "job.yaml", "--budget-usd", "1", cwd=folder)
     n_sent = load_ledger(url)["totals"]["requests"]
-    allowed = run_evalrun("run", "job.yaml", "--budget-usd", "1", "--allow-unknown-cost", "--limit", "5", cwd=folder)
+    allowed = call_evalrun("run", "job.yaml", "--budget-usd", "1", "--allow-unknown-cost", "--limit", "5", cwd=folder)
     example = re.findall(r"--set '([^']*)'", refused.stderr)
-    priced = run_evalrun("run", "job.yaml", "--budget-usd", "1", "--limit", "5", "--set", *example, cwd=folder)
+    priced = call_evalrun("run", "job.yaml", "--budget-usd", "1", "--limit", "5", "--set", *example, cwd=folder)
     assert (refused.returncode, n_sent) == (2, 0)
     assert "`budget.usd` cannot be kept, since no price is known of sim" in refused.stderr
     assert "`run` refuses this" in planned.stdout
@@ -192,8 +192,8 @@ def test_leave_to_spend_unknown_sums_holds_for_the_resume(served: tuple[Path, st
     job = folder / "job.yaml"
     job.write_text(job.read_text(encoding="utf-8").replace(", price: {input: 1, output: 2}", ""), encoding="utf-8")
     limits = ["--budget-usd", "1", "--allow-unknown-cost", "--set", "budget.requests=10"]
-    first = run_evalrun("run", "job.yaml", *limits, cwd=folder)
-    resumed = run_evalrun("run", "job.yaml", "--resume", "--set", "budget.requests=1000", cwd=folder)
+    first = call_evalrun("run", "job.yaml", *limits, cwd=folder)
+    resumed = call_evalrun("run", "job.yaml", "--resume", "--set", "budget.requests=1000", cwd=folder)
     assert first.returncode == 3, first.stderr
     assert resumed.returncode == 0, resumed.stderr
 
@@ -217,7 +217,7 @@ def test_proposed_limits_suffice_for_what_the_run_took_so_far(served: tuple[Path
     """Every limit that the rest would pass is raised in one command, not one after the other."""
     folder, _ = served
     limits = ["--set", "budget.requests=100", "--set", "budget.tokens=4000", "--budget-usd", "0.5"]
-    run_evalrun("run", "job.yaml", *limits, cwd=folder)
+    call_evalrun("run", "job.yaml", *limits, cwd=folder)
     hint = make_resume_hint(Path("job.yaml"), load_result(RunFolder.open(find_run_folder(folder))))
     assert hint is not None
     assert re.search(r"--set budget.tokens=\d+ --set budget.requests=\d+$", hint)
@@ -238,8 +238,8 @@ def test_proposed_limit_finishes_a_run_whose_budget_was_far_too_small(
 ) -> None:
     """Not even one request fitted, or a few did: the command that is printed, typed once, asks all the others."""
     folder, url = served
-    first = run_evalrun("run", "job.yaml", *limits, cwd=folder)
-    resumed = run_evalrun(*find_next(first.stdout), cwd=folder)
+    first = call_evalrun("run", "job.yaml", *limits, cwd=folder)
+    resumed = call_evalrun(*find_next(first.stdout), cwd=folder)
     assert first.returncode == 3, first.stderr
     assert told in first.stdout
     assert resumed.returncode == 0, resumed.stdout
@@ -253,9 +253,9 @@ def test_proposed_limit_covers_a_dear_model_of_which_little_was_seen(tmp_path: P
     profiles = "slow: {accuracy: 0.8, latency_ms: 40}, steady:"
     text = job.read_text(encoding="utf-8").replace("prompts:", dear, 1).replace("steady:", profiles, 1)
     job.write_text(text, encoding="utf-8")
-    with serve_simulator(job) as url:
+    with serve_simulator_here(job) as url:
         job.write_text(text.replace("http://127.0.0.1:1", url), encoding="utf-8")
-        first = run_evalrun("run", "job.yaml", "--set", "budget.requests=100", "--budget-usd", "0.1", cwd=tmp_path)
+        first = call_evalrun("run", "job.yaml", "--set", "budget.requests=100", "--budget-usd", "0.1", cwd=tmp_path)
         assert first.returncode == 3, first.stderr
-        resumed = run_evalrun(*find_next(first.stdout), cwd=tmp_path)
+        resumed = call_evalrun(*find_next(first.stdout), cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stdout

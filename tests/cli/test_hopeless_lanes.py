@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from tests.cli.calls import call_evalrun
 from tests.cli.processes import find_run_folder, run_evalrun
 from tests.fake_endpoint import FakeEndpoint, FakeReply, SeenRequest, reply_error, reply_json, reply_text
 from tests.lane_page import BILLING_CODES
@@ -106,9 +107,9 @@ def write_job(
 
 def run_and_mend(folder: Path, gate: Gate) -> tuple[CompletedProcess[str], CompletedProcess[str]]:
     """Run while the server refuses some models, then resume without."""
-    first = run_evalrun("run", "job.yaml", cwd=folder)
+    first = call_evalrun("run", "job.yaml", cwd=folder)
     gate.refusals = {}
-    return first, run_evalrun("run", "job.yaml", "--resume", cwd=folder)
+    return first, call_evalrun("run", "job.yaml", "--resume", cwd=folder)
 
 
 def test_each_refusal_stops_its_lane_alone_and_is_mended(tmp_path: Path, server: FakeEndpoint) -> None:
@@ -147,7 +148,7 @@ def test_codes_of_refusals_stand_in_the_summary(tmp_path: Path, server: FakeEndp
     chosen = {name: REFUSALS[name] for name in ("402", "404")}
     gate = Gate(server, {model: reply for model, (reply, _, _) in chosen.items()})
     write_job(tmp_path, server.base_url, [["402"], ["404"], ["good"]])
-    run = run_evalrun("run", "job.yaml", "--json", "--progress", "none", cwd=tmp_path)
+    run = call_evalrun("run", "job.yaml", "--json", "--progress", "none", cwd=tmp_path)
     summary = json.loads(run.stdout)
     assert (run.returncode, summary["exit_code"]) == (3, 3)
     assert {lane["model"]: lane["code"] for lane in summary["run"]["stopped"]} == {
@@ -179,10 +180,10 @@ def test_refused_key_stops_every_lane_and_is_mended(
     gate = Gate(server, {})
     write_job(tmp_path, server.base_url, [["one", "two", "three"]])
     monkeypatch.setenv("KEY", "wrong")
-    first = run_evalrun("run", "job.yaml", cwd=tmp_path)
+    first = call_evalrun("run", "job.yaml", cwd=tmp_path)
     n_refused = sum(gate.refused.values())
     monkeypatch.setenv("KEY", "right")
-    resumed = run_evalrun("run", "job.yaml", "--resume", cwd=tmp_path)
+    resumed = call_evalrun("run", "job.yaml", "--resume", cwd=tmp_path)
     (told,) = [line for line in first.stdout.splitlines() if " stopped: " in line]
     assert (first.returncode, resumed.returncode) == (3, 0)
     assert n_refused <= CONCURRENCY + 1
@@ -197,7 +198,7 @@ def test_stopped_lane_says_why_on_stderr_with_the_command_that_goes_on(tmp_path:
     """Who pipes the result elsewhere still reads cause, fix and the whole command."""
     Gate(server, {"402": REFUSALS["402"][0]})
     write_job(tmp_path, server.base_url, [["402"]])
-    run = run_evalrun("run", "job.yaml", "--json", cwd=tmp_path)
+    run = call_evalrun("run", "job.yaml", "--json", cwd=tmp_path)
     folder = find_run_folder(tmp_path).relative_to(tmp_path)
     why, command = (
         "HTTP 402: no; add credit or raise the limit at the provider",
