@@ -6,39 +6,23 @@ machine; the most memory of each stage, which is its resident set, looked at eve
 """
 
 import argparse
-import json
 import os
 import platform
-import random
 import resource
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import evalrun
 from benchmarks.canned import CannedServer, serve_canned
+from benchmarks.processes import read_cpu_s, read_memory_mb
+from benchmarks.whole.work import Work, write_dataset, write_job
 
 LOOK_EVERY_S = 0.05
-WORDS = "the train leaves at noon with a box of twelve apples and how many remain when some are sold to a neighbour"
-JOB = """\
-name: million
-endpoints: {{canned: {{base_url: "{base_url}", concurrency: {concurrency}}}}}
-models:
-- {{name: m, endpoint: canned, params: {{temperature: 0, max_tokens: 64}}, price: {{input: 1, output: 2}}}}
-prompts:
-- name: terse
-  messages:
-  - {{role: system, content: Answer with a number.}}
-  - {{role: user, content: "{{{{ question }}}}"}}
-dataset: million.jsonl
-graders:
-- {{type: contains, value: "{{{{ answer }}}}", name: right}}
-"""
 
 
 @dataclass(slots=True)
@@ -66,22 +50,6 @@ class Stretch:
         else:
             parts.append(f"peak {max(self.peak_mb.values(), default=0):.0f} MB")
         return "; ".join(parts)
-
-
-def write_dataset(path: Path, n_rows: int) -> None:
-    """Write rows of about 230 bytes; every question is another one."""
-    rng = random.Random(7)
-    words = WORDS.split()
-    with path.open("w", encoding="utf-8") as file:
-        for number in range(n_rows):
-            question = f"{' '.join(rng.choices(words, k=30))} {number}?"
-            row = {
-                "id": f"s{number:07d}",
-                "question": question,
-                "answer": str(number % 97),
-                "category": words[number % 7],
-            }
-            file.write(json.dumps(row) + "\n")
 
 
 def watch(process: subprocess.Popen[bytes], server: CannedServer, *, n_wanted: int, kill_after: int | None) -> Stretch:
@@ -113,23 +81,6 @@ def read_children_cpu_s() -> float:
     """Return the CPU seconds of all processes that were waited for."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
-
-
-def read_cpu_s(pid: int) -> float | None:
-    """Return the CPU seconds of a process; None when it has ended."""
-    with suppress(FileNotFoundError, ProcessLookupError):
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return None
-
-
-def read_memory_mb(pid: int) -> float:
-    """Return the resident memory of a process; 0 when it has ended."""
-    with suppress(FileNotFoundError, ProcessLookupError):
-        for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) / 1024
-    return 0.0
 
 
 class Trial:
@@ -180,11 +131,11 @@ def scan(run: Path) -> None:
 def run_trial(trial: Trial) -> None:
     """Go through the life of a run, and print each stretch as soon as it is known."""
     plain = ("--progress", "plain", "--no-gate")
-    first = trial.call("run", "million.yaml", *plain, kill_after=trial.n_rows // 2)
+    first = trial.call("run", "job.yaml", *plain, kill_after=trial.n_rows // 2)
     n_first = trial.server.read_counts().requests
     print(first.render(f"run, killed at {n_first:,}"), flush=True)
     print(trial.time_scan(), flush=True)
-    print(trial.call("run", "million.yaml", "--resume", *plain).render("resume, to the end"), flush=True)
+    print(trial.call("run", "job.yaml", "--resume", *plain).render("resume, to the end"), flush=True)
     counts = trial.server.read_counts()
     print(trial.time_scan(), flush=True)
     run = str(trial.find_run())
@@ -213,9 +164,16 @@ def main() -> None:
         folder = (options.folder or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         began_s = time.monotonic()
-        write_dataset(folder / "million.jsonl", options.rows)
-        job = JOB.format(base_url=server.base_url, concurrency=options.concurrency)
-        (folder / "million.yaml").write_text(job, encoding="utf-8")
+        dataset = folder / "million.jsonl"
+        write_dataset(dataset, options.rows)
+        work = Work(
+            folder=folder,
+            dataset=dataset,
+            n_prompts=options.rows,
+            base_url=server.base_url,
+            concurrency=options.concurrency,
+        )
+        write_job(work, name="million")
         print(f"evalrun {evalrun.__version__}, Python {platform.python_version()}, {os.cpu_count()} cores")
         print(f"{options.rows:,} rows written in {time.monotonic() - began_s:.1f} s", flush=True)
         run_trial(Trial(folder, server, options.rows))

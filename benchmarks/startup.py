@@ -1,11 +1,10 @@
-"""Start-up and quickstart against the bare interpreter: `python -m benchmarks.startup [RUNS]`.
+"""Start-up and quickstart against the bare interpreter: `python -m benchmarks.startup [TURNS]`.
 
 The commands take turns (A B C, A B C, …), so that a machine whose speed drifts slows all of them alike.
 """
 
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ import time
 from pathlib import Path
 
 import evalrun
+from benchmarks.whole.tables import print_table, show_spread
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -37,24 +37,31 @@ def time_command(command: list[str]) -> float:
     return time.perf_counter() - begin
 
 
-def main() -> None:
-    """Time every command in turn and print a table."""
-    n_runs = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+def print_startup(n_turns: int) -> None:
+    """Time every command in turn and print a table of Markdown."""
     with tempfile.TemporaryDirectory() as folder:
         commands = make_commands(folder)
         seconds: dict[str, list[float]] = {name: [] for name in commands}
-        for turn in range(n_runs + 1):
+        for turn in range(n_turns + 1):
             for name, command in commands.items():
                 taken = time_command(command)
                 if turn:  # The first turn warms caches and is not counted.
                     seconds[name].append(taken)
-    print(f"evalrun {evalrun.__version__}, Python {platform.python_version()}, {os.cpu_count()} cores, {n_runs} runs")
-    bare = statistics.median(seconds["python -c pass"])
+    bare = seconds["python -c pass"]
+    rows = []
     for name, values in seconds.items():
-        middle = statistics.median(values)
-        print(
-            f"{name:32s} {middle:6.3f} s  (min {min(values):.3f}, max {max(values):.3f})  {middle / bare:6.1f} × bare"
-        )
+        ratios = [value / alone for value, alone in zip(values, bare, strict=True)]
+        rows.append([name, show_spread(values, 3), show_spread(ratios, 1)])
+    print_table(("start-up", "s", "× the bare interpreter"), rows)
+
+
+def main() -> None:
+    """Time every command in turn and print a table."""
+    n_turns = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    print(
+        f"evalrun {evalrun.__version__}, Python {platform.python_version()}, {os.cpu_count()} cores, {n_turns} turns\n"
+    )
+    print_startup(n_turns)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
-"""The other side of the wire: nginx with one canned completion, plain and over TLS, and a server of event streams."""
+"""The other side of the wire: nginx with one canned completion, plain and over TLS."""
 
-import asyncio
 import json
 import os
 import shutil
@@ -15,8 +14,6 @@ from typing import Any
 
 import trustme
 
-N_CHUNKS = 51
-CHUNK_EVERY_S = 0.05
 _NGINX = """
 worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log;
 events {{ worker_connections 8192; }}
@@ -116,65 +113,3 @@ def serve_nginx(folder: Path, *, plain: int, tls: int, core: int | None = 1) -> 
     finally:
         server.terminate()
         server.wait()
-
-
-@contextmanager
-def serve_streams(port: int) -> Iterator[None]:
-    """Serve event streams of 51 chunks, one every 50 ms, all streams in step."""
-    command = pin([sys.executable, "-m", "benchmarks.engines.servers", str(port)], 1)
-    server = subprocess.Popen(command)
-    try:
-        time.sleep(0.7)
-        yield
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def _encode_chunk(delta: dict[str, str], finish_reason: str | None) -> bytes:
-    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
-    value = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
-    event = b"data: " + json.dumps(value).encode() + b"\n\n"
-    return b"%x\r\n%b\r\n" % (len(event), event)
-
-
-class _Stream(asyncio.Protocol):
-    """One connection; a request ends with the closing brace of its JSON body."""
-
-    def __init__(self, opened: list[list[Any]]) -> None:
-        self._opened = opened
-
-    def connection_made(self, transport: Any) -> None:
-        self._transport = transport
-        self._read = b""
-
-    def data_received(self, data: bytes) -> None:
-        self._read += data
-        if b"\r\n\r\n" in self._read and self._read.endswith(b"}"):
-            self._read = b""
-            head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-            self._transport.write(head)
-            self._opened.append([self._transport, 0])
-
-
-async def _serve(port: int) -> None:
-    loop = asyncio.get_running_loop()
-    opened: list[list[Any]] = []
-    await loop.create_server(lambda: _Stream(opened), "127.0.0.1", port, backlog=4096)
-    word = _encode_chunk({"content": "hello"}, None)
-    done = b"data: [DONE]\n\n"
-    last = _encode_chunk({}, "stop") + b"%x\r\n%b\r\n0\r\n\r\n" % (len(done), done)
-    while True:
-        await asyncio.sleep(CHUNK_EVERY_S)
-        for stream in list(opened):
-            transport, n_sent = stream
-            transport.write(word if n_sent < N_CHUNKS - 1 else last)
-            stream[1] = n_sent + 1
-            if stream[1] == N_CHUNKS:
-                opened.remove(stream)
-
-
-if __name__ == "__main__":
-    import uvloop
-
-    uvloop.run(_serve(int(sys.argv[1])))

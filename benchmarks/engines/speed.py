@@ -14,13 +14,15 @@ import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from benchmarks.canned import serve_canned
 from benchmarks.engines.clients import CANDIDATES
-from benchmarks.engines.servers import N_CHUNKS, pin, serve_nginx, serve_streams
+from benchmarks.engines.servers import pin, serve_nginx
 
-PLAIN, TLS, STREAMS = 18180, 18143, 18190
+PLAIN, TLS = 18180, 18143
 ROOT = Path(__file__).resolve().parent.parent.parent
 LOADS = [(scheme, n) for scheme in ("http", "https") for n in (64, 256, 1000)]
 N_STREAMS = 512
+N_CHUNKS = 51
 
 
 def run_one(name: str, url: str, ca: Path, n_in_flight: int, seconds: float, *more: str) -> dict[str, float] | None:
@@ -80,9 +82,9 @@ def main() -> None:
 
 
 def _measure_streams(names: list[str], n_turns: int, ca: Path) -> None:
-    url = f"http://127.0.0.1:{STREAMS}/v1/chat/completions"
     found: dict[str, list[dict[str, float] | None]] = {name: [] for name in names}
-    with serve_streams(STREAMS):
+    with serve_canned(n_chunks=N_CHUNKS, core=1) as server:
+        url = f"{server.base_url}/chat/completions"
         for _ in range(n_turns):
             for name in names:
                 found[name].append(run_one(name, url, ca, N_STREAMS, 0, "--stream", str(N_CHUNKS)))

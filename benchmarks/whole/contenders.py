@@ -53,6 +53,8 @@ class Contender:
     make_environ: Callable[[Work], Mapping[str, str]] = field(default=lambda _work: {})
     most_prompts: int | None = None
     """It gets no more prompts than this in a turn, because it would take minutes; None: as many as evalrun."""
+    most_waited_for: int | None = 2_560
+    """The same where each reply takes 200 ms; None: as many as evalrun."""
 
 
 def find_contenders(peers: Path | None) -> tuple[list[Contender], list[str]]:
@@ -70,6 +72,12 @@ def make_environ(contender: Contender, work: Work) -> dict[str, str]:
     }
     home = {"HF_HOME": str(work.folder / "hf"), "XDG_CACHE_HOME": str(work.folder / "cache")}
     return {**kept, **ENVIRON, **home, **contender.make_environ(work)}
+
+
+def call_evalrun(work: Work, *, should_stream: bool = False) -> list[str]:
+    """Write evalrun's job into the work's folder and return the command."""
+    job = write_job(work, should_stream=should_stream)
+    return [sys.executable, "-m", "evalrun", "run", str(job), "--progress", "plain", "--no-gate"]
 
 
 def install_peers(peers: Path, names: list[str]) -> list[str]:
@@ -128,10 +136,6 @@ def _is_installed(contender: Contender, peers: Path | None) -> bool:
     if contender.place is None:
         return True
     return peers is not None and (peers / contender.place / INSTALLED).exists()
-
-
-def _call_evalrun(work: Work, _place: Path) -> list[str]:
-    return [sys.executable, "-m", "evalrun", "run", str(write_job(work)), "--progress", "plain", "--no-gate"]
 
 
 def _call_wrk(work: Work, _place: Path) -> list[str]:
@@ -220,7 +224,7 @@ def _call_promptfoo(work: Work, place: Path) -> list[str]:
 
 
 CONTENDERS = (
-    Contender(name=EVALRUN, make_command=_call_evalrun),
+    Contender(name=EVALRUN, make_command=lambda work, _place: call_evalrun(work), most_waited_for=None),
     Contender(name=WRK, make_command=_call_wrk),
     Contender(
         name="openai SDK loop",
@@ -245,6 +249,7 @@ CONTENDERS = (
         place="httpx",
         make_command=_call_program("httpx_workers.py"),
         most_prompts=5_000,
+        most_waited_for=512,
     ),
     Contender(name="lm-eval", place="lm-eval", make_command=_call_lm_eval, most_prompts=5_000),
     Contender(
@@ -259,6 +264,7 @@ CONTENDERS = (
         make_command=_call_inspect,
         make_environ=lambda work: {"DATASET": str(work.dataset), "CANNED_BASE_URL": work.base_url},
         most_prompts=1_000,
+        most_waited_for=512,
     ),
     Contender(
         name="curator",
@@ -266,6 +272,7 @@ CONTENDERS = (
         make_command=_call_curator,
         make_environ=lambda work: {"CURATOR_CACHE_DIR": str(work.folder / "curator")},
         most_prompts=1_000,
+        most_waited_for=512,
     ),
     Contender(
         name="promptfoo",
@@ -273,5 +280,6 @@ CONTENDERS = (
         make_command=_call_promptfoo,
         make_environ=lambda work: {"PROMPTFOO_CONFIG_DIR": str(work.folder / "promptfoo")},
         most_prompts=1_000,
+        most_waited_for=512,
     ),
 )

@@ -11,9 +11,9 @@ from pathlib import Path
 WORDS = "the train leaves at noon with a box of twelve apples and how many remain when some are sold to a neighbour"
 JOB = """\
 name: {name}
-endpoints: {{canned: {{base_url: "{base_url}", concurrency: {concurrency}}}}}
+endpoints: {{canned: {{base_url: "{base_url}", concurrency: {concurrency}, stream: {stream}}}}}
 models:
-- {{name: m, endpoint: canned, params: {params}, price: {{input: 1, output: 2}}}}
+- {{name: m, endpoint: canned, params: {{temperature: 0, max_tokens: 64}}, price: {{input: 1, output: 2}}}}
 prompts:
 - name: terse
   messages:
@@ -25,7 +25,6 @@ graders:
 """
 """Everything that a run does by default, with a price and a grader besides: retry, pacing, usage, cost, journal,
 grades, tables, reports. The canned answer passes one row of a hundred, so that reports are as large as they get."""
-PARAMS = "{temperature: 0, max_tokens: 64}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +56,15 @@ def write_dataset(path: Path, n_rows: int) -> None:
             file.write(json.dumps(row) + "\n")
 
 
-def write_job(work: Work, *, name: str = "whole", params: str = PARAMS) -> Path:
+def write_job(work: Work, *, name: str = "whole", should_stream: bool = False) -> Path:
     """Write evalrun's job for the work into its folder."""
     path = work.folder / "job.yaml"
     job = JOB.format(
-        name=name, base_url=work.base_url, concurrency=work.concurrency, params=params, dataset=work.dataset
+        name=name,
+        base_url=work.base_url,
+        concurrency=work.concurrency,
+        stream=str(should_stream).lower(),
+        dataset=work.dataset,
     )
     path.write_text(job, encoding="utf-8")
     return path
