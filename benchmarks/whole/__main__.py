@@ -53,7 +53,7 @@ def _measure_tools(given: argparse.Namespace, there: list[Contender], absent: Se
             n_prompts=n_prompts,
             n_turns=given.turns,
             n_at_once=N_AT_ONCE,
-            peers=given.peers or Path(),
+            peers=given.peers,
             is_pinned=given.cores == "pinned",
             most_for_peers=given.peer_prompts,
         )
@@ -64,7 +64,7 @@ def _measure_waiting(given: argparse.Namespace, there: list[Contender], absent: 
     is_pinned = given.cores == "pinned"
     for full in LOADS:
         load = replace(full, n_rounds=given.rounds or full.n_rounds)
-        found = measure_waiting(load, there, n_turns=given.turns, peers=given.peers or Path(), is_pinned=is_pinned)
+        found = measure_waiting(load, there, n_turns=given.turns, peers=given.peers, is_pinned=is_pinned)
         print_waiting(load, found, absent)
 
 

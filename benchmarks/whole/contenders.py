@@ -50,11 +50,18 @@ class Contender:
     """Its folder below the one of the peers; None when it needs none."""
     make_command: Callable[[Work, Path], list[str]]
     """Writes what the tool needs into the work's folder, and returns the command."""
-    make_environ: Callable[[Work], Mapping[str, str]] = field(default=lambda _work: {})
+    add_environ: Callable[[Work, Path], Mapping[str, str]] = field(default=lambda _work, _place: {})
+    n_probes: int = 0
+    """Requests that it sends besides, to learn the limits."""
     most_prompts: int | None = None
     """It gets no more prompts than this in a turn, because it would take minutes; None: as many as evalrun."""
     most_waited_for: int | None = 2_560
     """The same where each reply takes 200 ms; None: as many as evalrun."""
+
+
+def find_place(contender: Contender, peers: Path | None) -> Path:
+    """Return the folder of a contender; one that is no peer needs none, and gets the folder of all."""
+    return (peers or Path()) / (contender.place or "")
 
 
 def find_contenders(peers: Path | None) -> tuple[list[Contender], list[str]]:
@@ -63,7 +70,7 @@ def find_contenders(peers: Path | None) -> tuple[list[Contender], list[str]]:
     return there, [one.name for one in CONTENDERS if one not in there]
 
 
-def make_environ(contender: Contender, work: Work) -> dict[str, str]:
+def make_environ(contender: Contender, work: Work, place: Path) -> dict[str, str]:
     """Return the whole environment of a contender: this one's, without a proxy, with no word to anyone at home."""
     kept = {
         key: value
@@ -71,7 +78,7 @@ def make_environ(contender: Contender, work: Work) -> dict[str, str]:
         if key != "PYTHONDONTWRITEBYTECODE" and not key.lower().endswith("_proxy")
     }
     home = {"HF_HOME": str(work.folder / "hf"), "XDG_CACHE_HOME": str(work.folder / "cache")}
-    return {**kept, **ENVIRON, **home, **contender.make_environ(work)}
+    return {**kept, **ENVIRON, **home, **contender.add_environ(work, place)}
 
 
 def call_evalrun(work: Work, *, should_stream: bool = False) -> list[str]:
@@ -186,8 +193,10 @@ def _call_lm_eval(work: Work, place: Path) -> list[str]:
 
 
 def _call_inspect(work: Work, place: Path) -> list[str]:
+    # It finds tasks by relative paths only.
+    shutil.copy(PROGRAMS / "inspect_task.py", work.folder)
     return [
-        *(str(place / "bin/inspect"), "eval", str(PROGRAMS / "inspect_task.py"), "--model", "openai-api/canned/m"),
+        *(str(place / "bin/inspect"), "eval", "inspect_task.py", "--model", "openai-api/canned/m"),
         *("--max-connections", str(work.concurrency), "--max-samples", str(work.concurrency)),
         *("--display", "none", "--log-dir", "logs"),
     ]
@@ -196,6 +205,12 @@ def _call_inspect(work: Work, place: Path) -> list[str]:
 def _call_curator(work: Work, place: Path) -> list[str]:
     program = str(PROGRAMS / "curator_loop.py")
     return [str(place / "bin/python"), program, str(work.dataset), work.base_url, str(work.concurrency)]
+
+
+def _set_up_curator(work: Work, place: Path) -> dict[str, str]:
+    """Return its folder for all that it keeps, and tokens from its copy of litellm: it would fetch them otherwise."""
+    tokens = place.glob("lib/python*/site-packages/litellm/litellm_core_utils/tokenizers")
+    return {"CURATOR_CACHE_DIR": str(work.folder / "curator"), "TIKTOKEN_CACHE_DIR": str(next(tokens))}
 
 
 def _call_promptfoo(work: Work, place: Path) -> list[str]:
@@ -262,7 +277,7 @@ CONTENDERS = (
         name="inspect_ai",
         place="inspect",
         make_command=_call_inspect,
-        make_environ=lambda work: {"DATASET": str(work.dataset), "CANNED_BASE_URL": work.base_url},
+        add_environ=lambda work, _place: {"DATASET": str(work.dataset), "CANNED_BASE_URL": work.base_url},
         most_prompts=1_000,
         most_waited_for=512,
     ),
@@ -270,7 +285,8 @@ CONTENDERS = (
         name="curator",
         place="curator",
         make_command=_call_curator,
-        make_environ=lambda work: {"CURATOR_CACHE_DIR": str(work.folder / "curator")},
+        add_environ=_set_up_curator,
+        n_probes=1,
         most_prompts=1_000,
         most_waited_for=512,
     ),
@@ -278,7 +294,7 @@ CONTENDERS = (
         name="promptfoo",
         place="promptfoo",
         make_command=_call_promptfoo,
-        make_environ=lambda work: {"PROMPTFOO_CONFIG_DIR": str(work.folder / "promptfoo")},
+        add_environ=lambda work, _place: {"PROMPTFOO_CONFIG_DIR": str(work.folder / "promptfoo")},
         most_prompts=1_000,
         most_waited_for=512,
     ),

@@ -32,8 +32,7 @@ def measure_memory(own: Contender, *, sizes: Sequence[int], n_at_once: int) -> l
     with tempfile.TemporaryDirectory() as temporary, serve_canned() as server:
         for n_prompts in sizes:
             work = _make_work(Path(temporary), server.base_url, n_prompts, n_at_once)
-            command = call_evalrun(work)
-            watched = watch_work(command, work, server, environ=make_environ(own, work), core=None, is_own=False)
+            watched = watch_work(own, call_evalrun(work), work, server, place=Path(), core=None)
             print(f"{n_prompts:,} prompts: {watched.taken.peak_mb:.0f} MB", file=sys.stderr, flush=True)
             found.append(watched)
     return found
@@ -66,8 +65,8 @@ def measure_afterwards(own: Contender, *, n_rows: int, n_turns: int, n_at_once: 
     """Make one run, then render its reports and grade it again, in turn."""
     with tempfile.TemporaryDirectory() as temporary, serve_canned() as server:
         work = _make_work(Path(temporary), server.base_url, n_rows, n_at_once)
-        environ = make_environ(own, work)
-        run = watch_work(call_evalrun(work), work, server, environ=environ, core=None, is_own=False)
+        environ = make_environ(own, work, Path())
+        run = watch_work(own, call_evalrun(work), work, server, place=Path(), core=None)
         commands: dict[str, list[Taken]] = {"report": [], "grade": []}
         for _ in range(n_turns):
             for name, turns in commands.items():

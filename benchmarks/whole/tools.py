@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.engines.servers import find_free_port, serve_nginx
 from benchmarks.processes import CommandFailedError, Taken, run_command
-from benchmarks.whole.contenders import EVALRUN, WRK, Contender, make_environ
+from benchmarks.whole.contenders import EVALRUN, WRK, Contender, find_place, make_environ
 from benchmarks.whole.tables import print_table, show_ratio, show_spread
 from benchmarks.whole.work import Work, write_dataset
 
@@ -58,7 +58,7 @@ def measure_tools(
     n_prompts: int,
     n_turns: int,
     n_at_once: int,
-    peers: Path,
+    peers: Path | None,
     is_pinned: bool,
     most_for_peers: int | None,
 ) -> list[Series]:
@@ -135,17 +135,18 @@ def print_tools(found: Sequence[Series], absent: Sequence[str], title: str) -> N
     print_table(head, rows)
 
 
-def _take_turn(series: Series, work: Work, peers: Path, core: int | None) -> None:
+def _take_turn(series: Series, work: Work, peers: Path | None, core: int | None) -> None:
     work.folder.mkdir()
     contender = series.contender
     try:
-        command = contender.make_command(work, peers / (contender.place or ""))
+        place = find_place(contender, peers)
+        command = contender.make_command(work, place)
         n_before = _count_requests(work)
-        environ = make_environ(contender, work)
+        environ = make_environ(contender, work, place)
         taken = run_command(command, folder=work.folder, environ=environ, core=core, timeout_s=TIMEOUT_S)
         # Both counts hold the request that asks for the later one.
         n_requests = _count_requests(work) - n_before - 1
-        if contender.name != WRK and n_requests != work.n_prompts:
+        if contender.name != WRK and n_requests != work.n_prompts + contender.n_probes:
             raise CommandFailedError(f"sent {n_requests:,} requests for {work.n_prompts:,} prompts")
         series.turns.append(Turn(n_requests=n_requests, taken=taken))
     except CommandFailedError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.canned import serve_canned
 from benchmarks.processes import CommandFailedError
-from benchmarks.whole.contenders import EVALRUN, WRK, Contender, call_evalrun, make_environ
+from benchmarks.whole.contenders import EVALRUN, WRK, Contender, call_evalrun, find_place
 from benchmarks.whole.tables import print_table, show_ratio, show_spread
 from benchmarks.whole.watching import Watched, empty_folder, watch_work
 from benchmarks.whole.work import Work, write_dataset
@@ -46,10 +46,10 @@ LOADS = (
 
 
 def measure_waiting(
-    load: Load, contenders: Iterable[Contender], *, n_turns: int, peers: Path, is_pinned: bool
+    load: Load, contenders: Iterable[Contender], *, n_turns: int, peers: Path | None, is_pinned: bool
 ) -> dict[str, list[Watched | str]]:
     """Let contenders do the work in turn; a turn that failed is its reason."""
-    some = [one for one in contenders if one.name == EVALRUN or (load.has_peers and one.name != WRK)]
+    some = [one for one in contenders if one.name == EVALRUN or (load.has_peers and _can_wait(one))]
     found: dict[str, list[Watched | str]] = {one.name: [] for one in some}
     core = 0 if is_pinned else None
     with (
@@ -70,12 +70,9 @@ def measure_waiting(
                 if not work.dataset.exists():
                     write_dataset(work.dataset, n_prompts)
                 try:
-                    command = one.make_command(work, peers / (one.place or ""))
-                    environ = make_environ(one, work)
-                    is_own = one.name == EVALRUN
-                    watched: Watched | str = watch_work(
-                        command, work, server, environ=environ, core=core, is_own=is_own
-                    )
+                    place = find_place(one, peers)
+                    command = one.make_command(work, place)
+                    watched: Watched | str = watch_work(one, command, work, server, place=place, core=core)
                 except CommandFailedError as error:
                     watched = str(error)
                 found[one.name].append(watched)
@@ -136,9 +133,8 @@ def measure_streams(own: Contender, *, n_turns: int, is_pinned: bool) -> list[Wa
                 concurrency=N_STREAMS,
             )
             command = call_evalrun(work, should_stream=True)
-            environ = make_environ(own, work)
             core = 0 if is_pinned else None
-            watched = watch_work(command, work, server, environ=environ, core=core, is_own=True)
+            watched = watch_work(own, command, work, server, place=Path(), core=core)
             found.append(watched)
             print(f"turn {number + 1}, streams: {_find_us_per_chunk(watched):.1f} µs a chunk", file=sys.stderr)
     return found
@@ -165,6 +161,11 @@ def print_streams(found: Sequence[Watched]) -> None:
 
 def _find_us_per_chunk(watched: Watched) -> float:
     return watched.cpu_in_loop_s / (watched.n_prompts * N_CHUNKS) * 1e6
+
+
+def _can_wait(contender: Contender) -> bool:
+    """Return whether its loop can be told: wrk has no end of its own, and a probe would begin the loop too early."""
+    return contender.name != WRK and not contender.n_probes
 
 
 def _tell(number: int, name: str, load: Load, watched: Watched | str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.canned import CannedServer, Counts
 from benchmarks.processes import CommandFailedError, Taken, run_command
-from benchmarks.whole.contenders import ROOT
+from benchmarks.whole.contenders import EVALRUN, ROOT, Contender, make_environ
 from benchmarks.whole.work import Work
 
 TIMEOUT_S = 3600.0
@@ -62,28 +62,29 @@ class Watched:
 
 
 def watch_work(
-    command: list[str], work: Work, server: CannedServer, *, environ: Mapping[str, str], core: int | None, is_own: bool
+    contender: Contender, command: list[str], work: Work, server: CannedServer, *, place: Path, core: int | None
 ) -> Watched:
-    """Run a command that does the work, and remove the work's folder.
+    """Let a contender do the work.
 
     Args:
+        contender: Who it is.
         command: The command, its program first.
         work: What it does.
         server: The server that it asks.
-        environ: Its environment.
+        place: The contender's own folder.
         core: The one core that it may use; None for all.
-        is_own: Whether it is evalrun, whose table is read afterwards.
 
     Raises:
         CommandFailedError: It failed, or sent another number of requests than prompts.
     """
     server.begin_stretch()
     n_before = server.read_counts().requests
+    environ = make_environ(contender, work, place)
     taken = run_command(command, folder=work.folder, environ=environ, core=core, timeout_s=TIMEOUT_S, should_look=True)
     counts = server.read_counts()
     if counts.requests - n_before != work.n_prompts:
         raise CommandFailedError(f"sent {counts.requests - n_before:,} requests for {work.n_prompts:,} prompts")
-    latencies_s = read_latencies(find_run(work.folder)) if is_own else None
+    latencies_s = read_latencies(find_run(work.folder)) if contender.name == EVALRUN else None
     return Watched(n_prompts=work.n_prompts, taken=taken, counts=counts, latencies_s=latencies_s)
 
 
