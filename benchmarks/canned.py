@@ -174,7 +174,8 @@ class _Replies:
                 asyncio.get_running_loop().call_later(max(rest_s, 0.001), self._write_due)
                 return
             self._waiting.popleft()
-            transport.write(self._reply)
+            if not transport.is_closing():  # A client may have given up meanwhile.
+                transport.write(self._reply)
             self._seen.note_reply(came_at_s)
 
 
@@ -207,12 +208,12 @@ class _Streams:
             for stream in list(self._open):
                 transport, n_sent, usage = stream
                 stream[1] = n_sent + 1
-                if stream[1] < self._n_chunks:
-                    transport.write(self._word)
-                    continue
-                transport.write(self._end + usage + _DONE)
-                self._seen.note_reply(None)
-                self._open.remove(stream)
+                is_last = stream[1] == self._n_chunks
+                if not transport.is_closing():
+                    transport.write(self._end + usage + _DONE if is_last else self._word)
+                if is_last:
+                    self._seen.note_reply(None)
+                    self._open.remove(stream)
 
 
 class _Connection(asyncio.Protocol):
