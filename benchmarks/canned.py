@@ -79,13 +79,12 @@ def serve_canned(*, delay_s: float = 0.0, n_chunks: int = 0, core: int | None = 
         core: The one core that it may use; None for all.
     """
     command = [sys.executable, "-m", "benchmarks.canned", "--delay-s", str(delay_s), "--chunks", str(n_chunks)]
-    process = subprocess.Popen(pin(command, core), cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield CannedServer(int(process.stdout.readline()))
-    finally:
-        process.terminate()
-        process.wait()
+    with subprocess.Popen(pin(command, core), cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield CannedServer(int(process.stdout.readline()))
+        finally:
+            process.terminate()
 
 
 class _Seen:
