@@ -14,7 +14,6 @@ from typing import Any
 
 from evalrun.analysis.graders.choice import find_expected_fault as find_choice_fault
 from evalrun.analysis.graders.choice import grade_choice
-from evalrun.analysis.graders.json_schema import build_validator, grade_json_schema
 from evalrun.analysis.graders.json_value import ANYTHING, NotJsonError, grade_json, parse_json
 from evalrun.analysis.graders.marks import Mark, make_mark, quote_excerpt
 from evalrun.analysis.graders.numeric import find_expected_fault as find_numeric_fault
@@ -38,6 +37,14 @@ GRADERS_VERSION = "1"
 
 TEMPLATE_MARKS = ("{{", "{%", "{#")
 
+
+def _grade_json_schema(output: str, validator: Any, options: JsonSchemaOptions) -> Mark:
+    # A late import, against the house's rule: jsonschema takes 0.08 s to load, and few jobs have a schema to grade by.
+    from evalrun.analysis.graders.json_schema import grade_json_schema
+
+    return grade_json_schema(output, validator, options)
+
+
 _CHECKS: Mapping[str, Callable[[str, Any, Any], Mark]] = {
     "exact": grade_exact,
     "contains": grade_contains,
@@ -46,7 +53,7 @@ _CHECKS: Mapping[str, Callable[[str, Any, Any], Mark]] = {
     "numeric": grade_numeric,
     "choice": grade_choice,
     "json": grade_json,
-    "json-schema": grade_json_schema,
+    "json-schema": _grade_json_schema,
 }
 
 Where = Callable[..., str]
@@ -177,6 +184,8 @@ def _prepare_schema(options: JsonSchemaOptions, where: Where) -> tuple[Callable[
         raise ConfigError(
             f"the schema file {options.file!r} is not read here", where=where("file"), hint="write the schema in place"
         )
+    from evalrun.analysis.graders.json_schema import build_validator
+
     try:
         validator = build_validator(options.schema_)
     except ValueError as error:
