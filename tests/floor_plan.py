@@ -238,6 +238,7 @@ PLAN: dict[str, tuple[str, ...]] = {
         "__init__",
         "answer_file",
         "console",
+        "defects",
         "explanation",
         "grade_command",
         "init_command",

@@ -4,18 +4,16 @@ Results go to stdout, progress and messages to stderr. Text from models, dataset
 """
 
 import io
-import json
 import os
 import re
 import select
-import shutil
 import sys
-import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
     from rich.table import Table
 
@@ -47,6 +45,9 @@ def print_note(message: str) -> None:
     """Write a line of progress or advice, or several, to stderr, each wrapped between words on a terminal."""
     text = clean_text(message)
     if is_interactive(sys.stderr):
+        import shutil
+        import textwrap
+
         width = shutil.get_terminal_size().columns
         lines = text.split("\n")
         text = "\n".join(textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False) for line in lines)
@@ -56,6 +57,8 @@ def print_note(message: str) -> None:
 
 def print_json(value: Mapping[str, Any]) -> None:
     """Write one JSON object to stdout."""
+    import json
+
     sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False, default=str) + "\n")
 
 
@@ -205,9 +208,9 @@ def make_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, widt
     return table
 
 
-def show_path(path: Path) -> str:
+def show_path(path: "Path") -> str:
     """Return a path as it would be typed here: relative where it lies below the working folder."""
-    here = Path.cwd()
+    here = path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 

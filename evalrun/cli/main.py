@@ -1,18 +1,12 @@
 """The front door: finds the command, loads its file only then, and turns every ending into an exit code.
 
-Nothing heavy is imported here: `--help` and `--version` cost an interpreter and click.
+Nothing is imported here that `--help` and `--version` do without: they cost an interpreter and click.
 """
 
-import difflib
 import errno
 import importlib
-import os
-import platform
 import sys
-import tempfile
-import traceback
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 
@@ -61,6 +55,8 @@ class LazyGroup(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
+        # What tells of a defect is loaded while it can be: not being able to open a file may be the defect.
+        importlib.import_module("evalrun.cli.defects")
         module = importlib.import_module(f"evalrun.cli.{cmd_name}_command")
         command: click.Command = module.command
         return command
@@ -71,9 +67,12 @@ class LazyGroup(click.Group):
         """Find the command; an unknown name comes with the closest ones."""
         if args and args[0] in LATER_COMMANDS:
             ctx.fail(f"{args[0]!r} is not in this version yet")
-        close = difflib.get_close_matches(args[0], COMMANDS) if args and args[0] not in COMMANDS else []
-        if close:
-            ctx.fail(f"No such command {args[0]!r}; did you mean {' or '.join(close)}?")
+        if args and args[0] not in COMMANDS:
+            import difflib
+
+            close = difflib.get_close_matches(args[0], COMMANDS)
+            if close:
+                ctx.fail(f"No such command {args[0]!r}; did you mean {' or '.join(close)}?")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -121,26 +120,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # Only names from the command line and the job can be too long, and all of them are met before sending.
             print_error(f"{error.strerror}: {str(error.filename)[:80]}…; name a shorter path")
             return 2
-        print_error(_report_defect(error))
+        from evalrun.cli.defects import report_defect
+
+        print_error(report_defect(error))
         return 5
     return result if isinstance(result, int) else 0
-
-
-def _report_defect(error: BaseException) -> str:
-    """Write versions and traceback to a file and return what to tell the user; where no file can be, tell all."""
-    text = "".join(traceback.format_exception(error))
-    # `platform.platform()` opens files, which a process that ran out of them cannot.
-    system = f"{platform.system()} {platform.release()} {platform.machine()}"
-    report = f"evalrun {__version__}, Python {platform.python_version()}, {system}\n\n{text}"
-    head = f"evalrun failed unexpectedly: {type(error).__name__}: {error}\n"
-    head += "    this is a defect of evalrun; please report"
-    try:
-        handle, name = tempfile.mkstemp(prefix="evalrun-error-", suffix=".log")
-        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
-            file.write(report)
-    except OSError as no_file:  # Out of files or of space: the very thing that may have gone wrong.
-        return f"{head} it with what follows ({no_file.strerror or no_file} kept it from a file):\n\n{report}"
-    return f"{head} it with {Path(name)}"
 
 
 if __name__ == "__main__":
