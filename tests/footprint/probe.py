@@ -21,16 +21,16 @@ BARE_MODULES = frozenset(sys.modules)
 CONCURRENCY = 16
 """Requests in flight: enough for what grows with their number to show, few enough to be a small part of a short run."""
 
-N_ROWS = 2500
+N_ROWS = 2000
 """Rows of the job."""
 
 WARM_UP = 20
 """Rows of a run that is not counted: it fills what is filled once in a process."""
 
-SHORT, LONG = 40, 120
+SHORT, LONG = 30, 90
 """Rows of the two runs whose steps are compared."""
 
-CALLS_LONG = 240
+CALLS_LONG = 190
 """Rows of the longer run whose system calls are compared; the shorter one has `SHORT`."""
 
 EARLY = 500
