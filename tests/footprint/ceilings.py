@@ -20,36 +20,36 @@ PYTHON: Final = (3, 11)
 TOLERANCE: Final = 1.10
 """A count may rise by a tenth: no two systems have quite the same libraries."""
 
-SLACK: Final = {"steps": 5.0, "alive": 150.0, "calls": 0.3, "modules": 5.0}
+SLACK: Final = {"steps": 5.0, "alive": 600.0, "calls": 0.3, "modules": 5.0}
 """And by so much, whatever it was: it covers the noise of small counts, by kind."""
 
 SEEN: Final = {
-    "checking/all": Seen(567.2, "steps for a row before the first request: read it, try its prompts, guess its tokens"),
+    "checking/all": Seen(340.12, "steps for a row before the first request: read it, try its prompts, guess tokens"),
     "checking/analysis": Seen(33, "graders that look at the sample"),
-    "checking/hall": Seen(79, "templates"),
-    "checking/job": Seen(427.3, "reading, messages, the estimate"),
-    "checking/libraries": Seen(27.9, "JSON, dataclasses"),
-    "asking/all": Seen(2920, "steps for a request: build, send, read, price, two lines of journal"),
-    "asking/dispatch": Seen(1232, "lane, exchange, wire, usage, outcome"),
-    "asking/hall": Seen(118, "what is left to ask, and its cost"),
-    "asking/job": Seen(239, "the row again, its messages and its body"),
-    "asking/libraries": Seen(865, "httpx's types, anyio's scopes, dataclasses"),
-    "asking/store": Seen(456.5, "Started and Outcome as JSON, the index"),
-    "closing/all": Seen(3247, "steps for a row after the last request: read back, grade, tables, reports"),
+    "checking/hall": Seen(44, "templates"),
+    "checking/job": Seen(253.2, "reading, messages, the estimate"),
+    "checking/libraries": Seen(9.92, "JSON, dataclasses"),
+    "asking/all": Seen(1835.81, "steps for a request: build, send, read, price, two lines of journal"),
+    "asking/dispatch": Seen(1073.15, "lane, exchange, wire, usage, outcome"),
+    "asking/hall": Seen(55.27, "what is left to ask, and its cost"),
+    "asking/job": Seen(205, "the row again, its messages and its body"),
+    "asking/libraries": Seen(271.34, "anyio, asyncio, tenacity, dataclasses"),
+    "asking/store": Seen(231.05, "Started and Outcome as JSON, the index"),
+    "closing/all": Seen(2894.61, "steps for a row after the last request: read back, grade, tables, reports"),
     "closing/analysis": Seen(120, "grading"),
-    "closing/hall": Seen(146, "templates of graders, rows of the report"),
-    "closing/job": Seen(239, "the row once more, for its columns"),
-    "closing/libraries": Seen(600, "JSON, polars' Python, dataclasses, escaping"),
-    "closing/report": Seen(996, "rows as objects, payload, JUnit"),
-    "closing/store": Seen(1146, "journal lines as outcomes, rows of tables"),
+    "closing/hall": Seen(83, "templates of graders, rows of the report"),
+    "closing/job": Seen(205, "the row once more, for its columns"),
+    "closing/libraries": Seen(466.47, "JSON, polars' Python, dataclasses, escaping"),
+    "closing/report": Seen(881.99, "rows as objects, payload, JUnit"),
+    "closing/store": Seen(1138.15, "journal lines as outcomes, rows of tables"),
     "alive/objects": Seen(0, "for a thousand requests: nothing is kept but flat tables"),
     "alive/blocks": Seen(100, "for a thousand requests, blocks of memory: the index grows by slots"),
-    "calls/file writes": Seen(2.04, "system calls for a request: one write for its start, one for its end"),
+    "calls/file writes": Seen(2.02, "system calls for a request: one write for its start, one for its end"),
     "calls/network": Seen(2, "one to send, one to receive"),
     "calls/other files": Seen(1.29, "the journal is read back, row by row; tables are read for the reports"),
     "modules/help": Seen(86, "click, and the front door"),
     "modules/version": Seen(76, "the same, without the page of help"),
-    "modules/run": Seen(506, "all that is loaded before the first request of a run"),
+    "modules/run": Seen(514, "all that is loaded before the first request of a run"),
 }
 """Each count with what it is made of: `STAGE/PART` steps per row (`all` is their sum, `hall` the ground floor as well),
 `alive/…` per thousand requests, `calls/…` system calls per row, `modules/…` beyond a bare interpreter's."""

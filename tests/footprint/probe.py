@@ -8,6 +8,7 @@ in one.
 import gc
 import json
 import os
+import statistics
 import sys
 import tempfile
 from collections import Counter
@@ -123,7 +124,10 @@ def measure_steps(job: Path) -> Found:
 
 
 def measure_living(job: Path) -> Found:
-    """Return what a thousand requests more leave alive while a run goes on: objects, and blocks of memory."""
+    """Return what a thousand requests more leave alive while a run goes on: objects, and blocks of memory.
+
+    The trend of many looks counts: what is in flight differs from one to the next.
+    """
     seen: list[tuple[int, int, int]] = []
 
     def look(progress: Any) -> None:
@@ -135,12 +139,11 @@ def measure_living(job: Path) -> Found:
             seen.append((n_done, len(gc.get_objects()), sys.getallocatedblocks()))
 
     run(job, N_ROWS, look)
-    first, last = seen[0], seen[-1]
-    thousands = (last[0] - first[0]) / 1000
+    n_done, objects, blocks = zip(*seen, strict=True)
     return {
         "counts": {
-            "alive/objects": (last[1] - first[1]) / thousands,
-            "alive/blocks": (last[2] - first[2]) / thousands,
+            "alive/objects": 1000 * statistics.linear_regression(n_done, objects).slope,
+            "alive/blocks": 1000 * statistics.linear_regression(n_done, blocks).slope,
         }
     }
 
