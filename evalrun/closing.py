@@ -7,7 +7,7 @@ Nothing here sends a request, so all of it can be done again: after a resume, fo
 import hashlib
 import json
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -41,12 +41,12 @@ from evalrun.records import (
     Sample,
     Verdict,
 )
-from evalrun.run_tables import ResultAndGrades, RunTables
+from evalrun.run_tables import RunTables
 from evalrun.store.folder import RunFolder
 from evalrun.store.journal_index import JournalIndex
 from evalrun.store.manifest import REGRADING_KEY, read_manifest, write_manifest
-from evalrun.store.parquet import scan_rows, write_attempts, write_results
-from evalrun.store.tables import build_attempt_row, build_grade_row, build_result_row
+from evalrun.store.parquet import make_graded_blocks, scan_rows, write_attempts, write_results
+from evalrun.table_blocks import make_attempt_blocks, make_regraded_blocks, make_result_blocks
 
 MAX_GRADER_PROBLEMS = 20
 """Most problems of graders that are listed at once."""
@@ -100,8 +100,8 @@ def close_run(  # noqa: PLR0913 - the end of a run needs all that its beginning 
     gate = make_asked_gate(loaded.job, is_wanted=is_gate_wanted)
     facts = _table_facts(folder, digests, gate, is_simulated=is_simulated)
     tally = RowTally()
-    write_results(folder, tally.count(_iterate_results(folder, plan, index, graders, codes)), facts)
-    write_attempts(folder, map(build_attempt_row, index.scan_attempts()), facts)
+    write_results(folder, tally.count(make_result_blocks(folder, plan, index, graders, codes)), facts)
+    write_attempts(folder, make_attempt_blocks(folder), facts)
     manifest = {
         **_describe_job(folder, loaded, digests),
         "call": dict(call),
@@ -142,9 +142,8 @@ def regrade(folder: RunFolder, loaded: LoadedJob) -> RunResult:
     gate, tally, now = make_asked_gate(loaded.job, is_wanted=True), RowTally(), datetime.now(UTC)
     # From here until run.json is written again the verdict in it is not that of the tables: say so first.
     write_manifest(folder, {**manifest, REGRADING_KEY: now.isoformat(timespec="milliseconds")})
-    rows = (_grade(row, graders) for row in scan_rows(folder.results_path))
     facts = _table_facts(folder, digests, gate, is_simulated=manifest["is_simulated"])
-    write_results(folder, tally.count(rows), facts)
+    write_results(folder, tally.count(make_regraded_blocks(folder, graders)), facts)
     manifest = {**manifest, "digests": digests, "graded_at": now.isoformat(timespec="milliseconds"), **tally.describe()}
     manifest.pop(REGRADING_KEY, None)
     return judge_and_render(folder, manifest, gate=gate)
@@ -208,7 +207,7 @@ def _judge_again(folder: RunFolder, manifest: Mapping[str, Any], tables: RunTabl
     """Return what run.json would say had the process not died before writing it."""
     gate = parse_asked_gate(tables.facts["gate"], where=tables.grades_path)
     tally = RowTally()
-    for _ in tally.count(tables.scan()):
+    for _ in tally.count(make_graded_blocks(tables.scan())):
         pass
     digests = {name: tables.facts.get(f"{name}_digest", digest) for name, digest in manifest["digests"].items()}
     known = {key: value for key, value in manifest.items() if key != REGRADING_KEY}
@@ -275,35 +274,12 @@ def render_run(
     )
 
 
-def _iterate_results(
-    folder: RunFolder,
-    plan: Plan,
-    index: JournalIndex,
-    graders: GraderSet,
-    pending_codes: Mapping[str, str],
-) -> Iterator[ResultAndGrades]:
-    """Yield every planned row with its grades, in plan order; what was never asked is pending."""
-    for request in plan.requests():
-        entry = index.get(request.row_id)
-        is_answered = entry is not None and entry.status is not None and entry.request_key == request.request_key
-        outcome = index.read_outcome(request.row_id) if is_answered else None
-        code = pending_codes[request.model]
-        row = build_result_row(request, outcome, run_id=folder.run_id, pending_code=code)
-        yield _grade(row, graders)
-
-
 def _name_pending_code(lane: LaneProgress, budget: Mapping[str, Any] | None) -> str:
     """Return why rows of a lane that were never sent were not."""
     if lane.stopped_by not in {None, ErrorCode.BUDGET}:
         return ErrorCode.LANE_STOPPED
     is_spent = budget is not None and budget["ended_by"] is not None
     return ErrorCode.BUDGET if is_spent else ErrorCode.INTERRUPTED
-
-
-def _grade(row: dict[str, Any], graders: GraderSet) -> ResultAndGrades:
-    graded = graders.grade_row(row)
-    row["score"], row["passed"] = graded.score, graded.passed
-    return row, [build_grade_row(grade) for grade in graded.grades]
 
 
 def _describe_job(folder: RunFolder, loaded: LoadedJob, digests: Mapping[str, str]) -> dict[str, Any]:

@@ -24,10 +24,10 @@ from evalrun.report.render import render_html
 from evalrun.report.summary_json import build_summary_json
 from evalrun.report_rows import choose_report_rows
 from evalrun.reuse_tally import ReuseTally, leave_out_reused
-from evalrun.run_tables import ResultAndGrades, RunTables
+from evalrun.run_tables import RunTables
 from evalrun.store.folder import RunFolder, write_atomically
 from evalrun.store.manifest import write_manifest
-from evalrun.store.parquet import scan_table
+from evalrun.store.parquet import GradedBlock, scan_table
 from evalrun.store.picked_rows import has_hard_grades
 from evalrun.store.tables import PERMANENT
 
@@ -102,16 +102,17 @@ class RowTally:
     """The first message of each error code."""
     reused: ReuseTally = field(default_factory=ReuseTally)
 
-    def count(self, rows: Iterable[ResultAndGrades]) -> Iterator[ResultAndGrades]:
+    def count(self, blocks: Iterable[GradedBlock]) -> Iterator[GradedBlock]:
         """Pass the rows on."""
-        for row, grades in rows:
-            self.n_requests += row["attempts"] > 0
-            self.n_permanent += PERMANENT in json.loads(row["flags"] or "[]")
-            if row["error_message"] is not None:
-                self.error_examples.setdefault(row["error_code"], row["error_message"])
-            if row["reused_from"] is not None:
-                self.reused.add(row)
-            yield row, grades
+        for block in blocks:
+            rows = block.results
+            self.n_requests += sum(attempts > 0 for attempts in rows["attempts"])
+            self.n_permanent += sum(PERMANENT in json.loads(flags) for flags in rows["flags"] if flags is not None)
+            for code, message in zip(rows["error_code"], rows["error_message"], strict=True):
+                if message is not None:
+                    self.error_examples.setdefault(code, message)
+            self.reused.add(rows)
+            yield block
 
     def describe(self) -> dict[str, Any]:
         """Return what run.json holds of it."""

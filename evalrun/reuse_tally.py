@@ -5,9 +5,11 @@ which counts the rows while it writes them, a new grading finds the same figures
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+_READ = ("reused_from", "prompt_tokens", "completion_tokens", "cost_usd")
 
 
 @dataclass(slots=True)
@@ -21,15 +23,15 @@ class ReuseTally:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Count a row of the results whose `reused_from` names a run."""
-        self.runs[row["reused_from"]] += 1
-        self.prompt_tokens += row["prompt_tokens"] or 0
-        self.completion_tokens += row["completion_tokens"] or 0
-        if row["cost_usd"] is None:
-            self.n_unknown_usd += 1
-        else:
-            self.usd += row["cost_usd"]
+    def add(self, rows: Mapping[str, Iterable[Any]]) -> None:
+        """Count those rows of the results, given as columns, whose `reused_from` names a run."""
+        for run_id, prompt_tokens, completion_tokens, usd in zip(*(rows[name] for name in _READ), strict=True):
+            if run_id is not None:
+                self.runs[run_id] += 1
+                self.prompt_tokens += prompt_tokens or 0
+                self.completion_tokens += completion_tokens or 0
+                self.n_unknown_usd += usd is None
+                self.usd += usd or 0.0
 
     def describe(self) -> dict[str, Any] | None:
         """Return what run.json holds of it; None when nothing was reused."""

@@ -17,6 +17,7 @@ from evalrun.store.folder import RunFolder
 from evalrun.store.graded_rows import scan_graded_rows
 from evalrun.store.parquet import (
     grades_match,
+    make_graded_blocks,
     make_lazy_frame,
     read_metadata,
     scan_rows,
@@ -118,7 +119,7 @@ class RunTables:
             StoreError: The disk refused; both files are as they were.
         """
         if self.is_behind:
-            write_results(self._folder, self.scan(), self.facts)
+            write_results(self._folder, make_graded_blocks(self.scan()), self.facts)
             self.is_behind = False
 
     def _check_same_rows(self) -> None:

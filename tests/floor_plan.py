@@ -23,6 +23,7 @@ GROUND = {
 HALL = {
     "run_tables": 0,
     "job_graders": 0,
+    "table_blocks": 0,
     "report_rows": 1,
     "judging": 2,
     "closing": 3,
@@ -40,8 +41,8 @@ HALL = {
     "pipeline": 6,
 }
 """Joins the rooms into a run, and how high each module stands in it: `closing` is the half that sends nothing
-(`run_tables` and `judging` are its parts that a crash may ask for again, `report_rows` chooses what a report holds,
-`job_graders` are those of the check as well),
+(`table_blocks` makes its rows, `run_tables` and `judging` are its parts that a crash may ask for again, `report_rows`
+chooses what a report holds, `job_graders` are those of the check as well),
 `resuming` finds the run folder, `spending` knows what may be spent, `lane_facts` what is told of the lanes, `safe_rows`
 which of them the disk has, `preparing`
 checks a job in full, `reusing` takes what older runs paid for (`reuse_tally` counts it, `reuse_advice` tells of it
@@ -151,6 +152,8 @@ PLAN: dict[str, tuple[str, ...]] = {
         "packers",
         "parquet",
         "picked_rows",
+        "record_columns",
+        "record_reader",
         "reuse",
         "runs",
         "segment_lines",
@@ -295,9 +298,15 @@ FOREIGN_DOORS: dict[str, tuple[str, ...]] = {
         "simulator.codec",
         "store.journal_format",
         "store.parquet",
-        "store.tables",
+        "store.record_columns",
     ),
-    "polars": ("job.parquet_reader", "store.parquet", "store.picked_rows", "analysis.summary"),
+    "polars": (
+        "job.parquet_reader",
+        "store.parquet",
+        "store.picked_rows",
+        "store.record_columns",
+        "analysis.summary",
+    ),
     "pydantic": ("job.schema",),
     "pyreqwest": ("dispatch.fast_engine",),
     "referencing": ("analysis.graders.json_schema",),

@@ -8,9 +8,9 @@ import pytest
 
 from evalrun.run_tables import RunTables
 from evalrun.store.folder import RunFolder
-from evalrun.store.parquet import write_results
-from evalrun.store.tables import build_grade_row, build_result_row
+from evalrun.store.parquet import make_graded_blocks, write_results
 from tests.store.fake_records import make_folder, make_grade, make_outcome, make_request
+from tests.store.table_rows import build_grade_row, build_result_row
 
 N_ROWS = 2_100
 """More than are turned into a frame at once."""
@@ -20,11 +20,24 @@ N_ROWS = 2_100
 def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run whose grades were replaced by a grading that died before the results."""
     folder = make_folder(tmp_path_factory.mktemp("run"))
-    write_results(folder, ((_make_row(n), [_make_grade(n, passed=False)]) for n in range(N_ROWS)), {"run_id": "r"})
+    write_results(
+        folder,
+        make_graded_blocks((_make_row(n), [_make_grade(n, passed=False)]) for n in range(N_ROWS)),
+        {"run_id": "r"},
+    )
     newer = folder.grades_path.read_bytes()
-    write_results(folder, ((_make_row(n), [_make_grade(n, passed=True)]) for n in range(N_ROWS)), {"run_id": "r"})
+    write_results(
+        folder,
+        make_graded_blocks((_make_row(n), [_make_grade(n, passed=True)]) for n in range(N_ROWS)),
+        {"run_id": "r"},
+    )
     folder.grades_path.write_bytes(newer)
     return folder
+
+
+def _write(folder: RunFolder, *, passed: bool) -> None:
+    rows = ((_make_row(n), [_make_grade(n, passed=passed)]) for n in range(N_ROWS))
+    write_results(folder, make_graded_blocks(rows), {"run_id": "r"})
 
 
 def _make_row(number: int) -> dict[str, Any]:

@@ -150,7 +150,7 @@ def parse_body(body: bytes) -> dict[str, Any]:
     Raises:
         ValueError: It is no JSON object, or is nested too deeply to be one of ours.
     """
-    if body.startswith(_STANDARD_JSON):
+    if is_standard_json(body):
         try:
             fields = json.loads(body)
         except RecursionError:
@@ -163,6 +163,11 @@ def parse_body(body: bytes) -> dict[str, Any]:
         msg = "not a JSON object"
         raise ValueError(msg)
     return fields
+
+
+def is_standard_json(body: bytes) -> bool:
+    """Tell whether the standard library wrote a body, since orjson could not."""
+    return body.startswith(_STANDARD_JSON)
 
 
 def parse_outcome(body: bytes, *, with_attempt: bool = True) -> Outcome:

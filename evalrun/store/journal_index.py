@@ -38,6 +38,7 @@ _STATUS_BYTES = {status.encode(): number for status, number in _STATUS_NUMBERS.i
 _FINISHED_NUMBERS = frozenset(_STATUS_NUMBERS[status] for status in FINISHED)
 _MAX_U16 = 65_535
 _BLOCK_ROWS = 1_024
+_OFFSET_BITS = 0xFF_FFFF_FFFF
 _ZERO_USD = Decimal(0)
 
 # Nearly every line, as `encode_record` writes it. What does not match is parsed as JSON, which takes much longer.
@@ -67,6 +68,14 @@ class Entry(NamedTuple):
     """Whether the newest outcome is an error that cannot pass, though its code can."""
     number: int = 0
     """The row's number, by first appearance in the journal, 0-based."""
+
+
+class Place(NamedTuple):
+    """Where a record lies."""
+
+    segment: int
+    offset: int
+    n_bytes: int
 
 
 class InDoubt(NamedTuple):
@@ -224,6 +233,15 @@ class JournalIndex:
             return None
         return self._billed.get(number, _ZERO_USD)
 
+    def find_answer(self, row_id: str, request_key: str) -> Place | None:
+        """Return where the newest outcome of a row lies; None when there is none, or it is of another question."""
+        number = self._rows.find(row_id)
+        if number is None or self._statuses[number] == _NO_OUTCOME:
+            return None
+        key = self._other_keys.get(number) or self._keys[32 * number : 32 * number + 32].hex()
+        place = self._places[number]
+        return Place(place >> 40, place & _OFFSET_BITS, self._lengths[number]) if key == request_key else None
+
     def read_outcome(self, row_id: str, *, with_attempt: bool = True) -> Outcome | None:
         """Read the newest outcome of a row back from disk; None when it has none.
 
@@ -241,7 +259,7 @@ class JournalIndex:
         """Read the newest outcome of a row by the row's number, below `len`; the rest is as in `read_outcome`."""
         if self._statuses[number] == _NO_OUTCOME:
             return None
-        segment, offset = self._places[number] >> 40, self._places[number] & 0xFF_FFFF_FFFF
+        segment, offset = self._places[number] >> 40, self._places[number] & _OFFSET_BITS
         frame = parse_frame(os.pread(self._open_segment(segment), self._lengths[number], offset))
         outcome = (
             parse_outcome(frame.body, with_attempt=with_attempt)

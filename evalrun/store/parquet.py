@@ -1,7 +1,7 @@
 """Rows to Parquet and back: typed, zstd, in row groups, streamed, committed whole.
 
-Iterables of plain rows enter and files leave that polars, DuckDB, pandas and pyarrow read without evalrun. No more than
-a few chunks are in memory; a final name holds the old file or the whole new one, never a part.
+Blocks of columns, or plain rows, enter and files leave that polars, DuckDB, pandas and pyarrow read without evalrun. No
+more than a few blocks are in memory; a final name holds the old file or the whole new one, never a part.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 import polars as pl
@@ -22,6 +22,9 @@ from evalrun.store.folder import RunFolder, StagedFile, make_temp_folder, stage_
 from evalrun.store.tables import ATTEMPTS, GRADES, RESULTS, Column
 
 Row = Mapping[str, Any]
+RowT = TypeVar("RowT")
+Columns = Mapping[str, Sequence[Any] | pl.Series]
+"""A block of a table's rows: values by the name of their column, all equally many."""
 
 KEY_PREFIX = "evalrun."
 SCHEMA_VERSION_KEY = KEY_PREFIX + "schema_version"
@@ -64,12 +67,19 @@ class Written(NamedTuple):
     grades_digest: str
 
 
-def write_results(folder: RunFolder, rows: Iterable[tuple[Row, Sequence[Row]]], metadata: Mapping[str, str]) -> Written:
+class GradedBlock(NamedTuple):
+    """Some rows of results.parquet, and the rows of grades.parquet that belong to them."""
+
+    results: Columns
+    grades: Columns
+
+
+def write_results(folder: RunFolder, blocks: Iterable[GradedBlock], metadata: Mapping[str, str]) -> Written:
     """Write results.parquet and grades.parquet in one pass; both appear at the end, grades first.
 
     Args:
         folder: The run.
-        rows: For each planned row, in plan order, its row of results and its rows of grades. Pulled once.
+        blocks: The planned rows, in plan order, with their grades. Pulled once.
         metadata: Facts for the files, e.g. {"run_id": …, "job_digest": …}; keys get the prefix `evalrun.`.
 
     Raises:
@@ -83,7 +93,7 @@ def write_results(folder: RunFolder, rows: Iterable[tuple[Row, Sequence[Row]]], 
         grades = _GradeParts(parts_dir)
         # The digest is known when the last row was pulled; polars asks for the metadata after that.
         late_facts = _LateFacts(metadata, grades)
-        n_results = _sink(results_file, RESULTS, _make_frames(grades.divert(rows), RESULTS), late_facts)
+        n_results = _sink(results_file, RESULTS, grades.divert(blocks), late_facts)
         _sink(grades_file, GRADES, grades.scan_frames(), late_facts)
         _check_rows(grades_file, grades.n_rows)
         results_file.flush()  # The two renames stand as close together as they can; `grades_match` finds a crash there.
@@ -92,29 +102,29 @@ def write_results(folder: RunFolder, rows: Iterable[tuple[Row, Sequence[Row]]], 
     return Written(n_results, grades.n_rows, grades.digest)
 
 
-def write_attempts(folder: RunFolder, rows: Iterable[Row], metadata: Mapping[str, str] | None = None) -> int:
+def write_attempts(folder: RunFolder, blocks: Iterable[Columns], metadata: Mapping[str, str] | None = None) -> int:
     """Write attempts.parquet; return the number of rows.
 
     Raises:
         StoreError: The disk refused, or a row does not fit; an older file is as it was.
     """
-    return write_table(folder.attempts_path, ATTEMPTS, rows, metadata or {})
+    return write_table(folder.attempts_path, ATTEMPTS, blocks, metadata or {})
 
 
-def write_table(path: Path, columns: Sequence[Column], rows: Iterable[Row], metadata: Mapping[str, str]) -> int:
+def write_table(path: Path, columns: Sequence[Column], blocks: Iterable[Columns], metadata: Mapping[str, str]) -> int:
     """Write a table atomically; return the number of rows.
 
     Args:
         path: The final name.
-        columns: The table; every row holds each of them.
-        rows: Pulled once, in order.
+        columns: The table; every block holds each of them.
+        blocks: Its rows. Pulled once, in order.
         metadata: Facts for the file; keys get the prefix `evalrun.`.
 
     Raises:
         StoreError: The disk refused, or a row does not fit; an older file is as it was.
     """
     with stage_file(path) as staged:
-        n_rows = _sink(staged, columns, _make_frames(rows, columns), _LateFacts(metadata, None))
+        n_rows = _sink(staged, columns, (_make_frame(block, columns) for block in blocks), _LateFacts(metadata, None))
         staged.commit()
     return n_rows
 
@@ -137,6 +147,18 @@ def scan_rows(
     Raises:
         StoreError: The file is not there or not Parquet.
     """
+    for frame in scan_frames(path, columns, is_picked=is_picked, chunk_rows=chunk_rows):
+        yield from frame.iter_rows(named=True)
+
+
+def scan_frames(
+    path: Path,
+    columns: Sequence[str] | None = None,
+    *,
+    is_picked: pl.Series | None = None,
+    chunk_rows: int = CHUNK_ROWS,
+) -> Iterator[pl.DataFrame]:
+    """Stream a table back in frames; arguments and errors are those of `scan_rows`."""
     try:
         frame = pl.scan_parquet(path, glob=False)
         n_rows = frame.select(pl.len()).collect().item()
@@ -150,7 +172,7 @@ def scan_rows(
                 start += n_wanted
                 continue
             batch = frame.slice(start, n_wanted).collect()
-            yield from (batch if wanted is None else batch.filter(wanted)).iter_rows(named=True)
+            yield batch if wanted is None else batch.filter(wanted)
             start += n_wanted
             row_bytes = max(batch.estimated_size() / batch.height, 1)
             n_wanted = min(max(int(CHUNK_BYTES / row_bytes), 1), 4 * n_wanted, chunk_rows)
@@ -174,7 +196,8 @@ def make_lazy_frame(columns: Sequence[Column], make_rows: Callable[[], Iterable[
     def pull(
         wanted: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_rows: int | None
     ) -> Iterator[pl.DataFrame]:  # pragma: no cover - a thread of polars, not traced
-        for frame in _make_frames(islice(make_rows(), n_rows), columns):
+        for block in make_blocks(islice(make_rows(), n_rows), columns):
+            frame = _make_frame(block, columns)
             kept = frame if predicate is None else frame.filter(predicate)
             yield kept if wanted is None else kept.select(wanted)
 
@@ -224,7 +247,6 @@ class _GradeParts:
         self._parts_dir = parts_dir
         self._n_parts = 0
         self._hash = hashlib.sha256()
-        self._pending: list[Row] = []
         self._frames: list[pl.DataFrame] = []
 
     @property
@@ -232,16 +254,11 @@ class _GradeParts:
         """Sha256 hex over the rows so far, in order."""
         return self._hash.hexdigest()
 
-    def divert(self, rows: Iterable[tuple[Row, Sequence[Row]]]) -> Iterator[Row]:
-        """Pass the result rows on and keep their grades."""
-        for result, grades in rows:
-            for grade in grades:
-                self._hash.update(orjson.dumps(grade, option=orjson.OPT_APPEND_NEWLINE))
-            self._pending.extend(grades)
-            if len(self._pending) >= CHUNK_ROWS:
-                self._collect()
-            yield result
-        self._collect()
+    def divert(self, blocks: Iterable[GradedBlock]) -> Iterator[pl.DataFrame]:
+        """Pass the results on and keep their grades."""
+        for results, grades in blocks:
+            self._keep(_make_frame(grades, GRADES))
+            yield _make_frame(results, RESULTS)
 
     def scan_frames(self) -> Iterator[pl.DataFrame]:
         """Yield all grades, in order."""
@@ -249,11 +266,13 @@ class _GradeParts:
             yield pl.read_ipc(self._make_path(number))
         yield from self._frames
 
-    def _collect(self) -> None:
-        if self._pending:
-            self._frames.append(_make_frame(self._pending, GRADES))
-            self.n_rows += len(self._pending)
-            self._pending = []
+    def _keep(self, frame: pl.DataFrame) -> None:
+        if not frame.height:
+            return
+        self.n_rows += frame.height
+        for grade in frame.iter_rows(named=True):
+            self._hash.update(orjson.dumps(grade, option=orjson.OPT_APPEND_NEWLINE))
+        self._frames.append(frame)
         if sum(frame.height for frame in self._frames) >= _PART_ROWS:
             pl.concat(self._frames).write_ipc(self._make_path(self._n_parts), compression="lz4")
             self._n_parts += 1
@@ -371,22 +390,50 @@ def make_polars_schema(columns: Sequence[Column]) -> pl.Schema:
     return pl.Schema({column.name: _DTYPES[column.dtype] for column in columns})
 
 
-def _make_frames(rows: Iterable[Row], columns: Sequence[Column]) -> Iterator[pl.DataFrame]:
-    texts = [column.name for column in columns if column.dtype == "str"]
-    chunk: list[Row] = []
-    n_chars = 0
+def make_blocks(rows: Iterable[Row], columns: Sequence[Column]) -> Iterator[Columns]:
+    """Yield plain rows as blocks that are small enough to be turned into a frame."""
+    for chunk in split_rows(rows, _count_chars):
+        yield _transpose(chunk, columns)
+
+
+def make_graded_blocks(rows: Iterable[tuple[Row, Sequence[Row]]]) -> Iterator[GradedBlock]:
+    """Yield plain rows of results, each with its grades, as such blocks."""
+    for chunk in split_rows(rows, lambda pair: _count_chars(pair[0])):
+        grades = [grade for _, grades in chunk for grade in grades]
+        yield GradedBlock(_transpose([row for row, _ in chunk], RESULTS), _transpose(grades, GRADES))
+
+
+def split_rows(rows: Iterable[RowT], count_bytes: Callable[[RowT], int]) -> Iterator[list[RowT]]:
+    """Yield rows of any kind in lists, each of as many as may be in memory at once.
+
+    Args:
+        rows: Pulled when they are wanted.
+        count_bytes: Returns what a row takes in memory, about.
+    """
+    chunk: list[RowT] = []
+    n_bytes = 0
     for row in rows:
         chunk.append(row)
-        n_chars += sum(len(text) for text in map(row.get, texts) if type(text) is str)
-        if len(chunk) >= CHUNK_ROWS or n_chars >= CHUNK_BYTES:
-            yield _make_frame(chunk, columns)
-            chunk, n_chars = [], 0
+        n_bytes += count_bytes(row)
+        if len(chunk) >= CHUNK_ROWS or n_bytes >= CHUNK_BYTES:
+            yield chunk
+            chunk, n_bytes = [], 0
     if chunk:
-        yield _make_frame(chunk, columns)
+        yield chunk
 
 
-def _make_frame(rows: Sequence[Row], columns: Sequence[Column]) -> pl.DataFrame:
-    """Turn rows into a frame, column by column: no type is inferred, none is coerced.
+def _count_chars(row: Row) -> int:
+    return sum(len(value) for value in row.values() if type(value) is str)
+
+
+def _transpose(rows: Sequence[Row], columns: Sequence[Column]) -> Columns:
+    """Return rows as columns; one that a row lacks is left out, so that the writer refuses the block."""
+    shared = set(rows[0]).intersection(*rows) if rows else {column.name for column in columns}
+    return {column.name: [row[column.name] for row in rows] for column in columns if column.name in shared}
+
+
+def _make_frame(block: Columns, columns: Sequence[Column]) -> pl.DataFrame:
+    """Turn a block into a frame, column by column: no type is inferred, none is coerced.
 
     Raises:
         StoreError: A value does not fit its column, or a column that must hold a value holds none.
@@ -394,8 +441,7 @@ def _make_frame(rows: Sequence[Row], columns: Sequence[Column]) -> pl.DataFrame:
     series = []
     for column in columns:
         try:
-            values = [row[column.name] for row in rows]
-            made = pl.Series(column.name, values, dtype=_DTYPES[column.dtype], strict=True)
+            made = pl.Series(column.name, block[column.name], dtype=_DTYPES[column.dtype], strict=True)
         except (KeyError, TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
             msg = f"column {column.name} ({column.dtype}) cannot hold a value of the rows: {error!r}; this is a defect "
             msg += "of evalrun, and the journal still holds everything"

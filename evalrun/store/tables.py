@@ -1,30 +1,11 @@
-"""The columns of the run folder's tables: one description, from which files, rows and `docs/schema.md` are made.
+"""The columns of the run folder's tables: one description, from which files and `docs/schema.md` are made.
 
-Requests, outcomes, attempts and grades enter; plain rows leave, ready for Parquet. What is unknown is None; text that
-UTF-8 cannot hold (lone surrogates) is written as its escape and flagged `text_cleaned`.
+Nothing enters; names, types and meanings leave. What is unknown is null in every table.
 """
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import Any
 
-import orjson
-
-from evalrun.records import (
-    ANSWERED,
-    SCHEMA_VERSION,
-    Attempt,
-    Completion,
-    CostSource,
-    Grade,
-    Outcome,
-    Request,
-    Status,
-    Usage,
-    UsageSource,
-)
+from evalrun.records import SCHEMA_VERSION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,92 +165,8 @@ _ATTEMPTS_ARE = (
     "`attempts` in results counts it."
 )
 
-_I64_LIMIT = 2**63
 PERMANENT = "permanent"
 """Flag of an error that cannot pass, though its code can."""
-_TEXT_CLEANED = "text_cleaned"
-_NO_COMPLETION = Completion(status=Status.PENDING, output=None)
-
-
-def build_result_row(request: Request, outcome: Outcome | None, *, run_id: str, pending_code: str) -> dict[str, Any]:
-    """Return a row of results.parquet, without `score` and `passed`, which come from its grades.
-
-    Args:
-        request: The planned row.
-        outcome: What became of it; None when it has no outcome, which makes a `pending` row.
-        run_id: The run.
-        pending_code: Why a row without outcome has none: `lane_stopped`, `interrupted`, `budget`.
-    """
-    sample = request.sample
-    row = {
-        "row_id": request.row_id,
-        "request_key": request.request_key,
-        "run_id": run_id,
-        "sample_id": sample.sample_id,
-        "sample": _write_json(sample.row),
-        "category": sample.category,
-        "prompt": request.prompt,
-        "model": request.model,
-        "endpoint": request.endpoint,
-        "repeat": request.repeat,
-        "request": request.body.decode("utf-8", "backslashreplace"),
-    }
-    row |= _build_pending(request, pending_code) if outcome is None else _build_finished(outcome)
-    row["reused_from"] = None if outcome is None else outcome.reused_from
-    row["score"] = row["passed"] = None
-    _clean_row(row)
-    flags = row["flags"]
-    row["flags"] = _write_json(flags) if flags else None
-    return row
-
-
-def build_attempt_row(attempt: Attempt) -> dict[str, Any]:
-    """Return a row of attempts.parquet."""
-    usage = attempt.usage
-    row: dict[str, Any] = {
-        "row_id": attempt.row_id,
-        "request_key": attempt.request_key,
-        "attempt": attempt.attempt,
-        "started_at": attempt.started_at,
-        "wait_s": attempt.wait_s,
-        "latency_s": attempt.latency_s,
-        "first_token_s": attempt.first_token_s,
-        "http_status": attempt.http_status,
-        "error_code": attempt.error_code,
-        "retry_after_s": attempt.retry_after_s,
-        "request_id": attempt.request_id,
-        "bytes_sent": attempt.bytes_sent,
-        "bytes_received": attempt.bytes_received,
-        "prompt_tokens": _fit_i64(usage.prompt_tokens),
-        "completion_tokens": _fit_i64(usage.completion_tokens),
-        "usage_source": usage.source.value,
-        "cost_usd": _round_usd(attempt.cost_usd),
-        "maybe_billed": attempt.maybe_billed,
-    }
-    _clean_row(row)
-    return row
-
-
-def build_grade_row(grade: Grade) -> dict[str, Any]:
-    """Return a row of grades.parquet."""
-    row: dict[str, Any] = {
-        "row_id": grade.row_id,
-        "request_key": grade.request_key,
-        "grader": grade.grader,
-        "type": grade.type,
-        "grader_digest": grade.grader_digest,
-        "metric": grade.metric,
-        "score": grade.score,
-        "passed": grade.passed,
-        "hard": grade.hard,
-        "weight": grade.weight,
-        "reason": grade.reason,
-        "judge_row_ids": None,
-        "against_row_id": None,
-        "error_code": grade.error_code,
-    }
-    _clean_row(row)
-    return row
 
 
 def render_schema_markdown() -> str:
@@ -285,113 +182,3 @@ def render_schema_markdown() -> str:
         lines = [f"| `{c.name}` | {c.dtype}{'?' if c.nullable else ''} | {c.doc} |" for c in columns]
         parts.append("\n".join(["| column | type | what |", "|---|---|---|", *lines]) + "\n")
     return "\n".join(parts)
-
-
-def _build_finished(outcome: Outcome) -> dict[str, Any]:
-    completion = outcome.completion or _NO_COMPLETION
-    usage_columns, flags = _build_usage(outcome.usage)
-    flags = [*completion.flags, *flags, *([PERMANENT] if outcome.is_permanent else [])]
-    row = {
-        "status": outcome.status.value,
-        "error_code": outcome.error_code,
-        "error_message": outcome.error_message,
-        "http_status": outcome.http_status,
-        "attempts": outcome.attempts,
-        "output": _pick_output(outcome.status, completion),
-        "refusal": completion.refusal,
-        "finish_reason": completion.finish_reason,
-        "reasoning": completion.reasoning,
-        "tool_calls": completion.tool_calls,
-        "choices": completion.choices,
-        "logprobs": completion.logprobs,
-        "response_id": completion.response_id,
-        "response_model": completion.response_model,
-        "system_fingerprint": completion.system_fingerprint,
-        "service_tier": completion.service_tier,
-        "cost_usd": _round_usd(outcome.cost_usd),
-        "billed_usd": _round_usd(outcome.billed_usd),
-        "cost_source": outcome.cost_source.value,
-        "latency_s": outcome.latency_s,
-        "first_token_s": outcome.first_token_s,
-        "queue_s": outcome.queue_s,
-        "started_at": outcome.started_at,
-        "finished_at": outcome.finished_at,
-        "flags": list(dict.fromkeys(flags)),
-    }
-    return row | usage_columns
-
-
-def _build_pending(request: Request, pending_code: str) -> dict[str, Any]:
-    row: dict[str, Any] = {column.name: None for column in RESULTS[11:]}
-    row |= {
-        "status": Status.PENDING.value,
-        "error_code": pending_code,
-        "attempts": request.prior_attempts,
-        "usage_source": UsageSource.MISSING.value,
-        "billed_usd": _round_usd(request.prior_billed_usd),
-        "cost_source": CostSource.UNKNOWN.value,
-        "flags": [],
-    }
-    return row
-
-
-def _pick_output(status: Status, completion: Completion) -> str | None:
-    if status not in ANSWERED:
-        return None
-    return completion.output or "" if status is Status.EMPTY else completion.output
-
-
-def _build_usage(usage: Usage) -> tuple[dict[str, Any], list[str]]:
-    counts = {
-        "prompt_tokens": usage.prompt_tokens,
-        "cached_tokens": usage.cached_tokens,
-        "cache_write_tokens": usage.cache_write_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "reasoning_tokens": usage.reasoning_tokens,
-        "total_tokens": usage.total_tokens,
-    }
-    flags = list(usage.flags)
-    columns: dict[str, Any] = {name: _fit_i64(count) for name, count in counts.items()}
-    if any(columns[name] is None and count is not None for name, count in counts.items()):
-        flags.append("usage_inconsistent")
-    columns["usage_source"] = usage.source.value
-    columns["usage"] = usage.raw
-    return columns, flags
-
-
-def _fit_i64(count: int | None) -> int | None:
-    """Return a count, or None when no column can hold it: such a figure is no knowledge."""
-    return None if count is None or not -_I64_LIMIT <= count < _I64_LIMIT else count
-
-
-def _round_usd(amount_usd: Decimal | None) -> float | None:
-    return None if amount_usd is None else round(float(amount_usd), 12)
-
-
-def _write_json(value: Any) -> str:
-    try:
-        return orjson.dumps(value, default=_make_plain).decode()
-    except TypeError:  # Lone surrogates stay escapes; integers beyond 64 bits stay whole.
-        return json.dumps(_make_plain(value), ensure_ascii=True, separators=(",", ":"))
-
-
-def _make_plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _make_plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_make_plain(item) for item in value]
-    return value
-
-
-def _clean_row(row: dict[str, Any]) -> None:
-    """Replace lone surrogates by their escapes, in place, and flag the row where it can carry flags."""
-    is_cleaned = False
-    for name, value in row.items():
-        if type(value) is str and not value.isascii():
-            try:
-                value.encode()
-            except UnicodeEncodeError:
-                row[name] = value.encode("utf-8", "backslashreplace").decode()
-                is_cleaned = True
-    if is_cleaned and "flags" in row:
-        row["flags"].append(_TEXT_CLEANED)

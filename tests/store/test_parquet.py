@@ -20,6 +20,8 @@ from evalrun.store.parquet import (
     CHUNK_ROWS,
     MIN_GROUP_ROWS,
     grades_match,
+    make_blocks,
+    make_graded_blocks,
     make_polars_schema,
     read_metadata,
     scan_rows,
@@ -27,8 +29,9 @@ from evalrun.store.parquet import (
     write_results,
     write_table,
 )
-from evalrun.store.tables import ATTEMPTS, GRADES, RESULTS, build_attempt_row, build_grade_row, build_result_row
+from evalrun.store.tables import ATTEMPTS, GRADES, RESULTS
 from tests.store.fake_records import make_attempt, make_error, make_folder, make_grade, make_outcome, make_request
+from tests.store.table_rows import build_attempt_row, build_grade_row, build_result_row
 
 FACTS = {"run_id": "run", "job_digest": "abc"}
 Pair = tuple[dict[str, Any], list[dict[str, Any]]]
@@ -55,7 +58,7 @@ def test_results_and_grades_come_back_as_written(tmp_path: Path) -> None:
     folder = make_folder(tmp_path)
     n_rows = CHUNK_ROWS + 10
     expected = list(_make_rows(n_rows))
-    written = write_results(folder, iter(expected), FACTS)
+    written = write_results(folder, make_graded_blocks(iter(expected)), FACTS)
     assert (written.n_results, written.n_grades) == (n_rows, sum(len(grades) for _, grades in expected))
     assert list(scan_rows(folder.results_path)) == [_order(row) for row, _ in expected]
     assert list(scan_rows(folder.grades_path)) == [grade for _, grades in expected for grade in grades]
@@ -70,7 +73,7 @@ def test_grades_survive_the_way_over_part_files(tmp_path: Path, monkeypatch: pyt
     """More grades than memory is meant to hold go over parts on disk, and come out in order."""
     monkeypatch.setattr("evalrun.store.parquet._PART_ROWS", 3000)
     folder = make_folder(tmp_path)
-    written = write_results(folder, _make_rows(4000, 3), FACTS)
+    written = write_results(folder, make_graded_blocks(_make_rows(4000, 3)), FACTS)
     expected = [grade for _, grades in _make_rows(4000, 3) for grade in grades]
     assert written.n_grades == len(expected)
     assert list(scan_rows(folder.grades_path)) == expected
@@ -80,8 +83,8 @@ def test_tables_have_their_types_also_when_all_values_are_null(tmp_path: Path) -
     """No type is guessed from the data: an empty table and one of nulls have the columns of any other."""
     folder = make_folder(tmp_path)
     for rows in (iter([]), iter([next(_make_rows(1))])):
-        write_results(folder, rows, FACTS)
-        write_attempts(folder, [])
+        write_results(folder, make_graded_blocks(rows), FACTS)
+        write_attempts(folder, make_blocks([], ATTEMPTS))
         for path, columns in (
             (folder.results_path, RESULTS),
             (folder.grades_path, GRADES),
@@ -93,7 +96,7 @@ def test_tables_have_their_types_also_when_all_values_are_null(tmp_path: Path) -
 def test_files_carry_version_digests_and_facts(tmp_path: Path) -> None:
     """Key-value metadata names version, run, job, and one digest in results and grades."""
     folder = make_folder(tmp_path)
-    written = write_results(folder, _make_rows(3), FACTS)
+    written = write_results(folder, make_graded_blocks(_make_rows(3)), FACTS)
     expected = {"schema_version": "1", "run_id": "run", "job_digest": "abc", "grades_digest": written.grades_digest}
     assert read_metadata(folder.results_path) == expected
     assert read_metadata(folder.grades_path) == expected
@@ -106,7 +109,9 @@ def test_grades_digest_follows_the_grades_alone(tmp_path: Path) -> None:
     digests = []
     for number, reason in enumerate(["equal", "equal", "other"]):
         rows = [(row, [grade | {"reason": reason} for grade in grades]) for row, grades in _make_rows(3)]
-        digests.append(write_results(make_folder(tmp_path, f"run{number}"), iter(rows), FACTS).grades_digest)
+        digests.append(
+            write_results(make_folder(tmp_path, f"run{number}"), make_graded_blocks(iter(rows)), FACTS).grades_digest
+        )
     assert digests[0] == digests[1] != digests[2]
 
 
@@ -114,9 +119,9 @@ def test_grades_match_tells_files_of_two_passes_apart(tmp_path: Path) -> None:
     """A crash between the two renames is found: new grades beside old results do not match."""
     folder, other = make_folder(tmp_path, "a"), make_folder(tmp_path, "b")
     assert not grades_match(folder)
-    write_results(folder, _make_rows(3), FACTS)
+    write_results(folder, make_graded_blocks(_make_rows(3)), FACTS)
     assert grades_match(folder)
-    write_results(other, _make_rows(3, 1), FACTS)
+    write_results(other, make_graded_blocks(_make_rows(3, 1)), FACTS)
     other.grades_path.rename(folder.grades_path)
     assert not grades_match(folder)
     assert not grades_match(other)
@@ -125,8 +130,8 @@ def test_grades_match_tells_files_of_two_passes_apart(tmp_path: Path) -> None:
 def test_tables_are_readable_without_evalrun(tmp_path: Path) -> None:
     """polars, DuckDB, pandas and pyarrow see the same rows, types and joins."""
     folder = make_folder(tmp_path)
-    write_results(folder, _make_rows(30), FACTS)
-    write_attempts(folder, [build_attempt_row(make_attempt(number)) for number in range(30)])
+    write_results(folder, make_graded_blocks(_make_rows(30)), FACTS)
+    write_attempts(folder, make_blocks([build_attempt_row(make_attempt(number)) for number in range(30)], ATTEMPTS))
     results, grades = str(folder.results_path), str(folder.grades_path)
     frame = pl.read_parquet(results)
     assert frame.filter(pl.col("status") == "ok")["prompt_tokens"].sum() == 20 * 57
@@ -146,7 +151,7 @@ def test_tables_are_readable_without_evalrun(tmp_path: Path) -> None:
 def test_tables_are_compressed_in_row_groups(tmp_path: Path) -> None:
     """Files are zstd, so that large runs stay small and parts can be read alone."""
     folder = make_folder(tmp_path)
-    write_attempts(folder, (build_attempt_row(make_attempt(number)) for number in range(45_000)))
+    write_attempts(folder, make_blocks((build_attempt_row(make_attempt(number)) for number in range(45_000)), ATTEMPTS))
     metadata = pq.read_metadata(folder.attempts_path)
     assert [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)] == [20_000, 20_000, 5_000]
     assert metadata.row_group(0).column(0).compression == "ZSTD"
@@ -156,7 +161,9 @@ def test_long_texts_make_small_row_groups(tmp_path: Path) -> None:
     """The longer the texts, the fewer rows a reader has to hold at once; every row comes back, short or long."""
     texts = [f"{number} " + "x" * (100_000 if number < 250 else 1) for number in range(600)]
     columns = tuple(column for column in ATTEMPTS if column.name == "row_id")
-    n_rows = write_table(tmp_path / "t.parquet", columns, ({"row_id": text} for text in texts), {})
+    n_rows = write_table(
+        tmp_path / "t.parquet", columns, make_blocks(({"row_id": text} for text in texts), columns), {}
+    )
     metadata = pq.read_metadata(tmp_path / "t.parquet")
     assert (n_rows, metadata.row_group(0).num_rows) == (600, MIN_GROUP_ROWS)
     assert [row["row_id"] for row in scan_rows(tmp_path / "t.parquet")] == texts
@@ -165,7 +172,7 @@ def test_long_texts_make_small_row_groups(tmp_path: Path) -> None:
 def test_tables_are_private(tmp_path: Path) -> None:
     """Files with prompts and outputs are for their owner only."""
     folder = make_folder(tmp_path)
-    write_results(folder, _make_rows(3), FACTS)
+    write_results(folder, make_graded_blocks(_make_rows(3)), FACTS)
     assert folder.results_path.stat().st_mode & 0o777 == 0o600
     assert folder.grades_path.stat().st_mode & 0o777 == 0o600
 
@@ -177,14 +184,14 @@ class _StopHereError(Exception):
 def test_failed_write_keeps_the_older_files(tmp_path: Path) -> None:
     """When the rows end in an error, that error comes out, both older files are whole, and nothing is left over."""
     folder = make_folder(tmp_path)
-    digest = write_results(folder, _make_rows(5), FACTS).grades_digest
+    digest = write_results(folder, make_graded_blocks(_make_rows(5)), FACTS).grades_digest
 
     def fail() -> Iterator[Pair]:
         yield from _make_rows(CHUNK_ROWS * 2)
         raise _StopHereError
 
     with pytest.raises(_StopHereError):
-        write_results(folder, fail(), FACTS)
+        write_results(folder, make_graded_blocks(fail()), FACTS)
     assert read_metadata(folder.results_path)["grades_digest"] == digest
     assert grades_match(folder)
     assert _list_names(folder) == ["grades.parquet", "journal", "results.parquet"]
@@ -199,7 +206,7 @@ def test_rows_are_made_in_the_thread_of_the_caller(tmp_path: Path) -> None:
             threads.add(threading.get_ident())
             yield pair
 
-    write_results(make_folder(tmp_path), make(), FACTS)
+    write_results(make_folder(tmp_path), make_graded_blocks(make()), FACTS)
     assert threads == {threading.get_ident()}
 
 
@@ -207,13 +214,13 @@ def test_full_disk_keeps_the_older_file(tmp_path: Path) -> None:
     """A real refusal of the kernel in mid-write is a StoreError, and the older file is readable."""
     folder = make_folder(tmp_path)
     rows = [build_attempt_row(make_attempt(number, request_id=os.urandom(300).hex())) for number in range(2000)]
-    write_attempts(folder, rows[:3])
+    write_attempts(folder, make_blocks(rows[:3], ATTEMPTS))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     old_handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
         with pytest.raises(StoreError, match=r"cannot write .*attempts\.parquet.*File too large"):
-            write_attempts(folder, rows)
+            write_attempts(folder, make_blocks(rows, ATTEMPTS))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, old_handler)
@@ -229,7 +236,7 @@ def test_error_of_the_disk_in_the_rows_is_a_store_error(tmp_path: Path) -> None:
         yield {}
 
     with pytest.raises(StoreError, match=r"attempts\.parquet: Input/output error"):
-        write_attempts(make_folder(tmp_path), fail())
+        write_attempts(make_folder(tmp_path), make_blocks(fail(), ATTEMPTS))
 
 
 @pytest.mark.parametrize(
@@ -247,7 +254,7 @@ def test_row_that_does_not_fit_is_refused(tmp_path: Path, change: dict[str, Any]
     """No value is bent to its column: a wrong one names the column."""
     row = build_attempt_row(make_attempt(1)) | change
     with pytest.raises(StoreError, match=words):
-        write_attempts(make_folder(tmp_path), [row])
+        write_attempts(make_folder(tmp_path), make_blocks([row], ATTEMPTS))
 
 
 def test_row_that_lacks_a_column_is_refused(tmp_path: Path) -> None:
@@ -255,7 +262,7 @@ def test_row_that_lacks_a_column_is_refused(tmp_path: Path) -> None:
     row = build_attempt_row(make_attempt(1))
     del row["request_id"]
     with pytest.raises(StoreError, match="column request_id"):
-        write_attempts(make_folder(tmp_path), [row])
+        write_attempts(make_folder(tmp_path), make_blocks([row], ATTEMPTS))
 
 
 def test_text_of_any_kind_survives(tmp_path: Path) -> None:
@@ -266,14 +273,14 @@ def test_text_of_any_kind_survives(tmp_path: Path) -> None:
     outcome = dataclasses.replace(outcome, completion=dataclasses.replace(outcome.completion, output=text))
     row = build_result_row(make_request(1), outcome, run_id="run", pending_code="lane_stopped")
     folder = make_folder(tmp_path)
-    write_results(folder, iter([(row, [])]), FACTS)
+    write_results(folder, make_graded_blocks(iter([(row, [])])), FACTS)
     assert [row["output"] for row in scan_rows(folder.results_path, ["output"])] == [text]
 
 
 def test_scan_rows_reads_chosen_columns_in_small_steps(tmp_path: Path) -> None:
     """Only the named columns are read; the order is the file's."""
     folder = make_folder(tmp_path)
-    write_results(folder, _make_rows(50), FACTS)
+    write_results(folder, make_graded_blocks(_make_rows(50)), FACTS)
     rows = list(scan_rows(folder.results_path, ["sample_id", "score"], chunk_rows=7))
     assert [row["sample_id"] for row in rows] == [f"s{number}" for number in range(50)]
     assert set(rows[0]) == {"sample_id", "score"}
@@ -297,5 +304,5 @@ def test_missing_and_foreign_files_say_what_they_are(tmp_path: Path) -> None:
 def test_write_table_takes_any_columns(tmp_path: Path) -> None:
     """The writer knows no table by name."""
     path = tmp_path / "own.parquet"
-    assert write_table(path, GRADES[:2], [{"row_id": "a", "request_key": "b"}], {"run_id": "r"}) == 1
+    assert write_table(path, GRADES[:2], [{"row_id": ["a"], "request_key": ["b"]}], {"run_id": "r"}) == 1
     assert read_metadata(path) == {"schema_version": "1", "run_id": "r"}

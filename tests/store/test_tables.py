@@ -12,9 +12,6 @@ from evalrun.store.tables import (
     ATTEMPTS,
     GRADES,
     RESULTS,
-    build_attempt_row,
-    build_grade_row,
-    build_result_row,
     render_schema_markdown,
 )
 from tests.store.fake_records import (
@@ -27,6 +24,7 @@ from tests.store.fake_records import (
     make_outcome,
     make_request,
 )
+from tests.store.table_rows import build_attempt_row, build_grade_row, build_result_row
 
 RESULTS_CONTRACT = """
 row_id:str request_key:str run_id:str sample_id:str sample:str category:str? prompt:str model:str endpoint:str
