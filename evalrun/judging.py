@@ -107,7 +107,9 @@ class RowTally:
         for block in blocks:
             rows = block.results
             self.n_requests += sum(attempts > 0 for attempts in rows["attempts"])
-            self.n_permanent += sum(PERMANENT in json.loads(flags) for flags in rows["flags"] if flags is not None)
+            self.n_permanent += sum(
+                PERMANENT in flags and PERMANENT in json.loads(flags) for flags in rows["flags"] if flags is not None
+            )
             for code, message in zip(rows["error_code"], rows["error_message"], strict=True):
                 if message is not None:
                     self.error_examples.setdefault(code, message)

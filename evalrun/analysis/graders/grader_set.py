@@ -6,7 +6,6 @@ and nothing that a row holds makes `grade_row` raise. Rows without an answer get
 
 import hashlib
 import json
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -23,7 +22,8 @@ from evalrun.templates import make_scope
 MAX_CACHED_LINEUPS = 256
 """Most different per-sample grader lists that are kept compiled."""
 
-_LONG_INTEGER = re.compile(r"\d{19}")
+_EXACT_LIMIT = 2.0**63
+"""orjson reads every integer below it exactly, and makes floats of those beyond 64 bits."""
 
 
 class GradedRow(NamedTuple):
@@ -270,14 +270,18 @@ def combine_grades(grades: Iterable[tuple[float | None, bool | None, float]]) ->
         grades: (score, passed, weight) of each.
     """
     total = total_weight = 0.0
-    verdicts: set[bool | None] = set()
+    n_grades = n_undecided = n_failed = 0
     for score, passed, weight in grades:
-        verdicts.add(passed)
+        n_grades += 1
+        if passed is None:
+            n_undecided += 1
+        elif not passed:
+            n_failed += 1
         if score is not None:
             total += weight * score
             total_weight += weight
-    passed_all = None if not verdicts or (None in verdicts and False not in verdicts) else verdicts == {True}
-    return total / total_weight if total_weight else None, passed_all
+    is_undecided = not n_failed and (n_undecided or not n_grades)
+    return total / total_weight if total_weight else None, None if is_undecided else not n_failed
 
 
 def _check_entry(entry: _Entry, scope: Mapping[str, Any], sample: Sample) -> list[Problem]:
@@ -322,17 +326,30 @@ def _number(name: str, taken: set[str]) -> str:
 
 
 def _parse_object(text: str) -> dict[str, Any]:
-    # orjson turns integers beyond 64 bits into floats; such a text is read by the slower reader, exactly.
-    if _LONG_INTEGER.search(text) is None:
-        try:
-            value = orjson.loads(text)
-        except orjson.JSONDecodeError:
-            value = json.loads(text)
-    else:
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        value = None
+    if value is None or _may_be_rounded(value):
         value = json.loads(text)
     if not isinstance(value, dict):
         raise TypeError(f"`sample` is a JSON object, found {quote_excerpt(text)}")
     return value
+
+
+def _may_be_rounded(value: Any) -> bool:
+    """Tell whether a value from orjson holds a float that may stand for an integer: the slower reader keeps that."""
+    values = [value]
+    while values:
+        value = values.pop()
+        if type(value) is float:
+            if abs(value) >= _EXACT_LIMIT:
+                return True
+        elif type(value) is dict:
+            values.extend(value.values())
+        elif type(value) is list:
+            values.extend(value)
+    return False
 
 
 def _write_canonical(value: Any) -> bytes:
