@@ -4,6 +4,7 @@ Every figure is that of the process and of the children that it waited for.
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 from benchmarks.engines.servers import pin
 
 LOOK_EVERY_S = 0.02
+_NOT_FOR_A_TABLE = re.compile(r"\x1b\[[0-9;]*m|[|\x00-\x1f]")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -133,4 +135,5 @@ def _look_until_gone(pid: int, looks: list[Look]) -> None:
 
 def _describe_failure(returncode: int, said: Path) -> str:
     lines = said.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return f"exit code {returncode}: {lines[-1][:300] if lines else 'said nothing'}"
+    last = _NOT_FOR_A_TABLE.sub("", lines[-1])[:200] if lines else "said nothing"
+    return f"exit code {returncode}: {last}"
