@@ -24,7 +24,7 @@ graders:
 - {{type: contains, value: "{{{{ answer }}}}", name: right}}
 """
 """Everything that a run does by default, with a price and a grader besides: retry, pacing, usage, cost, journal,
-grades, tables, reports. The canned answer passes one row of a hundred, so that reports are as large as they get."""
+grades, tables, reports. The canned answer passes three rows of 97, so that reports are as large as they get."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
