@@ -15,7 +15,8 @@ import pytest
 
 from evalrun.store.folder import RunFolder
 from evalrun.store.journal_scan import scan_journal
-from tests.cli.processes import ROOT, find_run_folder, run_evalrun, start_evalrun
+from tests.cli.calls import call_evalrun
+from tests.cli.processes import ROOT, find_run_folder, start_evalrun
 from tests.cli.test_changed_job import JOB, write_samples
 from tests.fake_endpoint import FakeEndpoint, reply_text
 
@@ -81,7 +82,7 @@ def test_process_that_runs_out_of_memory_loses_nothing(tmp_path: Path, n_request
             n_done = sum(index.read_numbered(number) is not None for number in range(len(index)))
             n_in_doubt = len(index.in_doubt)
         n_sent = len(endpoint.requests)
-        resumed = run_evalrun("run", "job.yaml", "--resume", str(find_run_folder(tmp_path)), cwd=tmp_path)
+        resumed = call_evalrun("run", "job.yaml", "--resume", str(find_run_folder(tmp_path)), cwd=tmp_path)
         assert resumed.returncode == 0, resumed.stderr
         assert len(endpoint.requests) - n_sent == N_SAMPLES - n_done
         assert len(endpoint.requests) <= N_SAMPLES + n_in_doubt

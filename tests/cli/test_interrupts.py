@@ -13,12 +13,11 @@ import pytest
 
 from evalrun.store.folder import RunFolder
 from evalrun.store.journal_scan import scan_journal
+from tests.cli.calls import call_evalrun, serve_simulator_here
 from tests.cli.processes import (
     JOB,
     find_run_folder,
     load_ledger,
-    run_evalrun,
-    serve_simulator,
     start_evalrun,
     write_job,
 )
@@ -37,7 +36,7 @@ WITH_PATIENT_SIMULATOR += "serve.__wrapped__.__kwdefaults__['grace_s'] = 10_000;
 def slow(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     """A folder with a job of eight rows, each of them two seconds, and the URL of its simulator."""
     job = write_job(tmp_path, url="http://127.0.0.1:1", n_samples=8, concurrency=CONCURRENCY, latency_ms=2000)
-    with serve_simulator(job) as url:
+    with serve_simulator_here(job) as url:
         job.write_text(JOB.format(url=url, concurrency=CONCURRENCY, latency_ms=2000), encoding="utf-8")
         yield tmp_path, url
 
@@ -72,7 +71,7 @@ def test_interrupt_gives_up_what_is_in_flight_after_the_grace_time(slow: tuple[P
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
     manifest, events = read_run(folder)
-    resumed = run_evalrun("run", "job.yaml", "--resume", cwd=folder)
+    resumed = call_evalrun("run", "job.yaml", "--resume", cwd=folder)
     ledger = load_ledger(url)
     results = pl.read_parquet(find_run_folder(folder) / "results.parquet")
     assert process.returncode == 130

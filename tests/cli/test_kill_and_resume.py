@@ -10,11 +10,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from tests.cli.calls import call_evalrun, serve_simulator_here
 from tests.cli.processes import (
     find_run_folder,
     load_ledger,
-    run_evalrun,
-    serve_simulator,
     start_evalrun,
     write_job,
 )
@@ -42,13 +41,13 @@ def point_at(job: Path, url: str) -> None:
 def test_killed_run_is_resumed_without_loss(tmp_path: Path, kill_after: int) -> None:
     """After kill -9 and --resume each row is there once, and at most the requests in flight were sent twice."""
     job = make_served_job(tmp_path)
-    with serve_simulator(job) as url:
+    with serve_simulator_here(job) as url:
         point_at(job, url)
         process = start_evalrun("run", "job.yaml", cwd=tmp_path)
         wait_for_requests(url, kill_after)
         process.kill()
         process.communicate(timeout=20)
-        resumed = run_evalrun("run", "job.yaml", "--resume", cwd=tmp_path)
+        resumed = call_evalrun("run", "job.yaml", "--resume", cwd=tmp_path)
         ledger = load_ledger(url)
     results = pl.read_parquet(find_run_folder(tmp_path) / "results.parquet")
     sent_twice = [key for key in ledger["detail"] if key["requests"] > 1]
@@ -64,14 +63,14 @@ def test_interrupted_run_keeps_what_is_done_and_says_how_to_go_on(
 ) -> None:
     """A signal drains and commits; --resume then sends nothing twice and finishes."""
     job = make_served_job(tmp_path)
-    with serve_simulator(job) as url:
+    with serve_simulator_here(job) as url:
         point_at(job, url)
         process = start_evalrun("run", "job.yaml", cwd=tmp_path)
         wait_for_requests(url, 50)
         process.send_signal(number)
         output, _ = process.communicate(timeout=60)
         interrupted = pl.read_parquet(find_run_folder(tmp_path) / "results.parquet")
-        resumed = run_evalrun("run", "job.yaml", "--resume", cwd=tmp_path)
+        resumed = call_evalrun("run", "job.yaml", "--resume", cwd=tmp_path)
         ledger = load_ledger(url)
     assert process.returncode == exit_code
     assert "--resume" in output
@@ -84,10 +83,10 @@ def test_interrupted_run_keeps_what_is_done_and_says_how_to_go_on(
 def test_finished_run_is_not_resumed(tmp_path: Path) -> None:
     """--resume without an unfinished run is a usage error, and sends nothing."""
     job = make_served_job(tmp_path)
-    with serve_simulator(job) as url:
+    with serve_simulator_here(job) as url:
         point_at(job, url)
-        first = run_evalrun("run", "job.yaml", "--limit", "5", cwd=tmp_path)
-        again = run_evalrun("run", "job.yaml", "--limit", "5", "--resume", cwd=tmp_path)
+        first = call_evalrun("run", "job.yaml", "--limit", "5", cwd=tmp_path)
+        again = call_evalrun("run", "job.yaml", "--limit", "5", "--resume", cwd=tmp_path)
         ledger = load_ledger(url)
     assert first.returncode == 0, first.stderr
     assert (again.returncode, ledger["totals"]["requests"]) == (2, 5)

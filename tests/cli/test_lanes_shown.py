@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from evalrun.cli.main import main
-from tests.cli.processes import find_run_folder, run_evalrun, start_evalrun
+from tests.cli.calls import call_evalrun
+from tests.cli.processes import find_run_folder, start_evalrun
 from tests.fake_endpoint import FakeEndpoint, reply_error, reply_text
 
 Capture = pytest.CaptureFixture[str]
@@ -81,7 +82,7 @@ def test_resumed_run_is_told_call_by_call(tmp_path: Path, capsys: Capture) -> No
         (tmp_path / "job.yaml").write_text(JOB.format(url=server.base_url), encoding="utf-8")
         server.script(reply_text(), reply_text())
         server.default = reply_error(402)
-        first = run_evalrun("run", "job.yaml", cwd=tmp_path)
+        first = call_evalrun("run", "job.yaml", cwd=tmp_path)
         n_seen = len(server.requests)
         server.default = reply_text(delay_s=30)
         killed = start_evalrun("run", "job.yaml", "--resume", cwd=tmp_path)
@@ -90,7 +91,7 @@ def test_resumed_run_is_told_call_by_call(tmp_path: Path, capsys: Capture) -> No
         killed.kill()
         killed.communicate(timeout=60)
         server.default = reply_text()
-        last = run_evalrun("run", "job.yaml", "--resume", cwd=tmp_path)
+        last = call_evalrun("run", "job.yaml", "--resume", cwd=tmp_path)
     assert (first.returncode, last.returncode) == (3, 0), last.stderr
     folder = str(find_run_folder(tmp_path))
     assert main(["show", folder, "--lanes"]) == 0
