@@ -13,10 +13,10 @@ from evalrun.report.render import render_html
 from evalrun.report_rows import choose_report_rows
 from evalrun.run_tables import ResultAndGrades, RunTables
 from evalrun.store.folder import RunFolder
-from evalrun.store.parquet import write_results
-from evalrun.store.tables import build_grade_row, build_result_row
+from evalrun.store.parquet import make_graded_blocks, write_results
 from tests.report.fake_run import make_run
 from tests.store.fake_records import make_folder, make_grade, make_outcome, make_request
+from tests.store.table_rows import build_grade_row, build_result_row
 
 _NO_TEXT = {"sample": "{}", "request": "{}", "refusal": None, "reasoning": None, "tool_calls": None, "flags": None}
 
@@ -25,7 +25,7 @@ def write_tables(tmp_path: Path, verdicts: str, *, chars: int = 10) -> RunTables
     """Write rows from a string of 1 (passed), 0 (failed) and e (error), two of a sample; only errors have no grade."""
     folder = make_folder(tmp_path)
     rows = [_make_row(number, verdict, chars) for number, verdict in enumerate(verdicts)]
-    write_results(folder, rows, {"run_id": folder.run_id})
+    write_results(folder, make_graded_blocks(rows), {"run_id": folder.run_id})
     return RunTables(folder)
 
 

@@ -30,8 +30,11 @@ KEY_PREFIX = "evalrun."
 SCHEMA_VERSION_KEY = KEY_PREFIX + "schema_version"
 GRADES_DIGEST_KEY = KEY_PREFIX + "grades_digest"
 
-CHUNK_ROWS = 500
-"""Most rows turned into a frame at once, and read back at once."""
+BLOCK_ROWS = 500
+"""Most rows turned into a frame at once."""
+
+CHUNK_ROWS = 2_000
+"""Most rows read back at once: each reading decodes a row group anew."""
 
 CHUNK_BYTES = 16 * 1024 * 1024
 """About what they may take: rows of long texts come in smaller chunks."""
@@ -417,7 +420,7 @@ def split_rows(rows: Iterable[RowT], count_bytes: Callable[[RowT], int]) -> Iter
     for row in rows:
         chunk.append(row)
         n_bytes += count_bytes(row)
-        if len(chunk) >= CHUNK_ROWS or n_bytes >= CHUNK_BYTES:
+        if len(chunk) >= BLOCK_ROWS or n_bytes >= CHUNK_BYTES:
             yield chunk
             chunk, n_bytes = [], 0
     if chunk:
