@@ -32,6 +32,7 @@ from evalrun.judging import (
     render_reports,
 )
 from evalrun.judging import RunResult as RunResult
+from evalrun.judging import load_ahead as load_ahead
 from evalrun.lane_progress import LaneProgress
 from evalrun.options import PriceOptions
 from evalrun.records import (

@@ -20,7 +20,7 @@ from evalrun.records import Summary, Verdict
 from evalrun.report.junit import render_junit
 from evalrun.report.markdown import render_markdown
 from evalrun.report.model import ReportData
-from evalrun.report.render import render_html
+from evalrun.report.render import load_page, render_html
 from evalrun.report.summary_json import build_summary_json
 from evalrun.report_rows import choose_report_rows
 from evalrun.reuse_tally import ReuseTally, leave_out_reused
@@ -30,6 +30,11 @@ from evalrun.store.manifest import write_manifest
 from evalrun.store.parquet import GradedBlock, scan_table
 from evalrun.store.picked_rows import has_hard_grades
 from evalrun.store.tables import PERMANENT
+
+
+def load_ahead() -> None:
+    """Make ready what only reports need: called beside the asking, which mostly waits."""
+    load_page()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

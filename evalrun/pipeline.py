@@ -152,7 +152,9 @@ def _load_closing_ahead() -> None:
 
     def load() -> None:
         with suppress(ImportError):  # It is raised again, where somebody hears it, by who needs the module.
-            import evalrun.closing  # noqa: F401 - loaded for the import that follows the asking
+            from evalrun.closing import load_ahead
+
+            load_ahead()
 
     threading.Thread(target=load, name="evalrun-load").start()
 
