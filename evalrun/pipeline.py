@@ -120,12 +120,13 @@ async def run_job(settings: RunSettings, *, on_progress: OnProgress = ignore_pro
                 notes = [*target_notes, *notes, *advice]
                 on_progress(_describe_begin(prepared, folder, survey=survey, lanes=lanes, budget=budget, notes=notes))
                 log.append("began", at=datetime.now(UTC), call=len(index.sessions), rows=survey.n_rows_left)
-                _load_closing_ahead()
+                loading = _load_closing_ahead()
                 with watching(prepared, folder):
                     caught_signal = await ask(
                         prepared, journal, log, lanes=lanes, targets=targets, budget=budget, on_progress=on_progress
                     )
             on_progress(_describe_end(prepared, folder, log))
+            loading.join()
             from evalrun.closing import close_run
 
             with watching(prepared, folder):
@@ -147,8 +148,11 @@ async def run_job(settings: RunSettings, *, on_progress: OnProgress = ignore_pro
                 )
 
 
-def _load_closing_ahead() -> None:
-    """Load what tables and reports need, polars above all, while the first requests wait for their answers."""
+def _load_closing_ahead() -> threading.Thread:
+    """Load what tables and reports need, polars above all, while the first requests wait for their answers.
+
+    To be joined before any of it is used: what two threads load at once, both may load in full.
+    """
 
     def load() -> None:
         with suppress(ImportError):  # It is raised again, where somebody hears it, by who needs the module.
@@ -156,7 +160,9 @@ def _load_closing_ahead() -> None:
 
             load_ahead()
 
-    threading.Thread(target=load, name="evalrun-load").start()
+    thread = threading.Thread(target=load, name="evalrun-load")
+    thread.start()
+    return thread
 
 
 def _describe_begin(
