@@ -119,6 +119,12 @@ def test_reasoning_is_found_under_its_names(message: dict[str, Any]) -> None:
     assert read(make_completion(message=message)).reasoning == "hm"
 
 
+def test_reasoning_that_is_encrypted_is_none() -> None:
+    """Details without a word that can be read (OpenRouter passes encrypted ones on) are no reasoning."""
+    message = {"reasoning_details": [{"type": "reasoning.encrypted", "data": "gAAAAA"}]}
+    assert read(make_completion(message=message)).reasoning is None
+
+
 def test_several_choices_are_all_kept() -> None:
     """With n > 1, choice 0 is the output wherever it stands, and all choices are kept as JSON, by their index."""
     value = make_completion("second")
