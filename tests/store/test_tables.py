@@ -1,5 +1,5 @@
 import json
-from datetime import timedelta
+from datetime import timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 from evalrun.records import Completion, CostSource, ErrorCode, Outcome, Request, Status, Usage, UsageSource
+from evalrun.store.journal_format import encode_record
+from evalrun.store.record_columns import build_attempt_columns
+from evalrun.store.record_reader import parse_record
 from evalrun.store.tables import (
     ATTEMPTS,
     GRADES,
@@ -119,6 +122,15 @@ def test_result_row_has_output_for_answers_only(status: Status, output: str | No
     """Text of a filtered row is no answer; an empty answer is ""; a reply of tool calls only has none."""
     outcome = make_outcome(1, status=status, completion=Completion(status=status, output=output))
     assert _build(outcome)["output"] == expected
+
+
+@pytest.mark.parametrize("offset_s", [0, 3600, -5400, 3630])
+def test_moments_are_in_utc_whatever_form_the_journal_has_them_in(offset_s: int) -> None:
+    """A record of another run may tell a time with any offset that Python reads, one of odd seconds included."""
+    text = NOON.astimezone(timezone(timedelta(seconds=offset_s))).isoformat()
+    record = {**(parse_record(encode_record(make_failed_attempt(1))) or {}), "started_at": text}
+    begun = build_attempt_columns([record])["started_at"][0]
+    assert (begun, begun.utcoffset()) == (NOON, timedelta(0))
 
 
 def test_result_row_of_an_error_has_no_answer_and_unknown_cost() -> None:
