@@ -49,7 +49,7 @@ def test_retry_after_silences_one_lane_at_the_server() -> None:
 def test_outage_costs_no_row_at_the_server(how: How) -> None:
     """No row fails, no more than the slots and one probe a second leave while it lasts, and no storm comes after it."""
     shape = Shape(n_rows=320, concurrency=64, latency_s=4, begins_s=8, lasts_s=60)
-    result = run_outage(how, shape, speed=20)
+    result = run_outage(how, shape, speed=10)
     assert result.is_complete
     assert result.n_during <= result.most_during
     assert result.amplification <= 1.1
