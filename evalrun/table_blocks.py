@@ -11,7 +11,7 @@ from evalrun.analysis.graders.grader_set import GraderSet
 from evalrun.job.plan import Plan
 from evalrun.records import Sample
 from evalrun.store.folder import RunFolder
-from evalrun.store.journal_index import JournalIndex, Place
+from evalrun.store.journal_index import JournalIndex
 from evalrun.store.parquet import Columns, GradedBlock, scan_frames, split_rows
 from evalrun.store.record_columns import (
     PlannedRow,
@@ -22,6 +22,7 @@ from evalrun.store.record_columns import (
     write_json,
 )
 from evalrun.store.record_reader import RecordReader, scan_attempt_records
+from evalrun.store.segment_files import Place
 
 _GRADED_BY = ("row_id", "request_key", "status", "output", "sample", "sample_id", "repeat")
 """Columns of the results that graders read."""

@@ -156,6 +156,7 @@ PLAN: dict[str, tuple[str, ...]] = {
         "record_reader",
         "reuse",
         "runs",
+        "segment_files",
         "segment_lines",
         "stored_outcome",
         "tables",

@@ -21,9 +21,9 @@ from evalrun.errors import StoreError, UsageError
 from evalrun.records import SCHEMA_VERSION
 from evalrun.store.folder import RunFolder
 from evalrun.store.journal_format import Kind, parse_body
-from evalrun.store.journal_index import SEGMENT_GLOB
 from evalrun.store.journal_scan import JournalLine, scan_segment
 from evalrun.store.parquet import scan_rows
+from evalrun.store.segment_files import SEGMENT_GLOB
 
 DAMAGED, TORN = "damaged", "torn"
 """What bytes are that prove nothing: before good records, and behind the last one."""

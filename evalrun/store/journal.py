@@ -21,8 +21,8 @@ from evalrun.store.journal_format import Kind, encode_frame, encode_record, pars
 from evalrun.store.journal_index import Entry as Entry
 from evalrun.store.journal_index import InDoubt as InDoubt
 from evalrun.store.journal_index import JournalIndex as JournalIndex
-from evalrun.store.journal_index import list_segments, make_segment_path
 from evalrun.store.journal_scan import scan_journal as scan_journal
+from evalrun.store.segment_files import list_segments, make_segment_path
 
 SEGMENT_BYTES = 256 * 1024 * 1024
 """A segment that has reached this size is followed by a new one."""

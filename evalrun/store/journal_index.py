@@ -6,7 +6,6 @@ flight costs more. A record read back proves itself again by its checksum and it
 """
 
 import hashlib
-import os
 import re
 from array import array
 from collections.abc import Iterator
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from evalrun.errors import JournalDamagedError
 from evalrun.records import FINISHED, Attempt, ErrorCode, Outcome, Started, Status
 from evalrun.store.journal_format import (
     FORMAT_VERSION,
@@ -27,9 +25,8 @@ from evalrun.store.journal_format import (
     parse_last_attempt,
     parse_outcome,
 )
-from evalrun.store.segment_lines import open_segment, scan_segment
-
-SEGMENT_GLOB = "[0-9][0-9][0-9][0-9][0-9][0-9].jsonl"
+from evalrun.store.segment_files import Place, SegmentFiles, list_segments
+from evalrun.store.segment_lines import scan_segment
 
 _NO_OUTCOME = len(Status)
 _STATUSES: tuple[Status | None, ...] = (*Status, None)
@@ -68,14 +65,6 @@ class Entry(NamedTuple):
     """Whether the newest outcome is an error that cannot pass, though its code can."""
     number: int = 0
     """The row's number, by first appearance in the journal, 0-based."""
-
-
-class Place(NamedTuple):
-    """Where a record lies."""
-
-    segment: int
-    offset: int
-    n_bytes: int
 
 
 class InDoubt(NamedTuple):
@@ -168,7 +157,7 @@ class JournalIndex:
         self.asked_again: list[InDoubt] = []
         """Requests in doubt that a later call sent once more: the first sending, whose cost stays unknown."""
         self._journal_dir = journal_dir
-        self._handles: dict[int, int] = {}
+        self._files = SegmentFiles(journal_dir)
         self._begin_rows()
 
     def _begin_rows(self) -> None:
@@ -239,8 +228,7 @@ class JournalIndex:
         if number is None or self._statuses[number] == _NO_OUTCOME:
             return None
         key = self._other_keys.get(number) or self._keys[32 * number : 32 * number + 32].hex()
-        place = self._places[number]
-        return Place(place >> 40, place & _OFFSET_BITS, self._lengths[number]) if key == request_key else None
+        return self._get_place(number) if key == request_key else None
 
     def read_outcome(self, row_id: str, *, with_attempt: bool = True) -> Outcome | None:
         """Read the newest outcome of a row back from disk; None when it has none.
@@ -259,17 +247,15 @@ class JournalIndex:
         """Read the newest outcome of a row by the row's number, below `len`; the rest is as in `read_outcome`."""
         if self._statuses[number] == _NO_OUTCOME:
             return None
-        segment, offset = self._places[number] >> 40, self._places[number] & _OFFSET_BITS
-        frame = parse_frame(os.pread(self._open_segment(segment), self._lengths[number], offset))
+        place = self._get_place(number)
+        frame = parse_frame(self._files.read(place))
         outcome = (
             parse_outcome(frame.body, with_attempt=with_attempt)
             if frame is not None and frame.kind is Kind.DONE
             else None
         )
         if outcome is None or self._rows.find(outcome.row_id) != number:
-            path = make_segment_path(self._journal_dir, segment)
-            msg = f"{path}: the record at byte {offset} changed since it was indexed; is another program writing there?"
-            raise JournalDamagedError(msg)
+            raise self._files.make_changed_error(place)
         return outcome
 
     def scan_attempts(self) -> Iterator[Attempt]:
@@ -286,8 +272,7 @@ class JournalIndex:
 
     def close(self) -> None:
         """Close the segments that were opened for reading."""
-        while self._handles:
-            os.close(self._handles.popitem()[1])
+        self._files.close()
 
     def forget_rows(self) -> None:
         """Close the index, and give the memory of its rows back: what follows the tables needs none of it."""
@@ -414,6 +399,10 @@ class JournalIndex:
         is_finished = self._statuses[number] in _FINISHED_NUMBERS
         return None if is_finished else self._billed.get(number, _ZERO_USD)
 
+    def _get_place(self, number: int) -> Place:
+        place = self._places[number]
+        return Place(place >> 40, place & _OFFSET_BITS, self._lengths[number])
+
     def _set_place(self, number: int, segment: int, offset: int, length: int) -> None:
         self._places[number] = segment << 40 | offset
         self._lengths[number] = length
@@ -435,32 +424,6 @@ class JournalIndex:
             self._permanent.add(number)
         else:
             self._permanent.discard(number)
-
-    def _open_segment(self, segment: int) -> int:
-        handle = self._handles.get(segment)
-        if handle is None:
-            path = make_segment_path(self._journal_dir, segment)
-            handle = self._handles[segment] = open_segment(path)
-        return handle
-
-
-def make_segment_path(journal_dir: Path, segment: int) -> Path:
-    """Return the path of a segment; the first one is 1."""
-    return journal_dir / f"{segment:06d}.jsonl"
-
-
-def list_segments(journal_dir: Path) -> list[Path]:
-    """List the segments in order.
-
-    Raises:
-        JournalDamagedError: One between the first and the last is gone.
-    """
-    paths = sorted(journal_dir.glob(SEGMENT_GLOB))
-    for number, path in enumerate(paths, start=1):
-        if path != make_segment_path(journal_dir, number):
-            msg = f"{make_segment_path(journal_dir, number)} is gone, while later segments are there; put it back"
-            raise JournalDamagedError(msg)
-    return paths
 
 
 def _digest_row_id(row_id: str) -> bytes:

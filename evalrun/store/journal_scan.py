@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from evalrun.errors import JournalDamagedError, SchemaMismatchError, StoreError
 from evalrun.store.folder import RunFolder, sync_folder, write_atomically
 from evalrun.store.journal_format import NOT_UNDERSTOOD, Frame, Kind, parse_body
-from evalrun.store.journal_index import JournalIndex, list_segments
+from evalrun.store.journal_index import JournalIndex
+from evalrun.store.segment_files import list_segments
 from evalrun.store.segment_lines import JournalLine as JournalLine
 from evalrun.store.segment_lines import scan_segment as scan_segment
 

@@ -4,15 +4,13 @@ Places that the index knows, or a journal's folder, enter; the fields of each re
 that is absent is null. Text that UTF-8 cannot hold (lone surrogates) is replaced by its escape on the way.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evalrun.errors import JournalDamagedError
 from evalrun.store.journal_format import Kind, is_standard_json, parse_body, parse_frame
-from evalrun.store.journal_index import Place, list_segments, make_segment_path
-from evalrun.store.segment_lines import open_segment, scan_segment
+from evalrun.store.segment_files import Place, SegmentFiles, list_segments
+from evalrun.store.segment_lines import scan_segment
 
 Fields = Mapping[str, Any]
 """A record of the journal, or an object inside one: a key that is absent is null."""
@@ -33,15 +31,13 @@ class RecordReader:
     """
 
     def __init__(self, journal_dir: Path) -> None:
-        self._journal_dir = journal_dir
-        self._handles: dict[int, int] = {}
+        self._files = SegmentFiles(journal_dir)
 
     def __enter__(self) -> "RecordReader":
         return self
 
     def __exit__(self, *_: object) -> None:
-        while self._handles:
-            os.close(self._handles.popitem()[1])
+        self._files.close()
 
     def read(self, places: Mapping[str, Place]) -> dict[str, Fields]:
         """Return the records of rows, by row_id.
@@ -55,24 +51,13 @@ class RecordReader:
         found = {}
         for run in _join_neighbours(sorted((place, row_id) for row_id, place in places.items())):
             start, last = run[0][0].offset, run[-1][0]
-            data = os.pread(self._open_segment(last.segment), last.offset + last.n_bytes - start, start)
+            data = self._files.read(Place(last.segment, start, last.offset + last.n_bytes - start))
             for place, row_id in run:
                 record = parse_record(data[place.offset - start : place.offset - start + place.n_bytes])
                 if record is None or "status" not in record or record["row_id"] != row_id:
-                    raise self._make_changed_error(place)
+                    raise self._files.make_changed_error(place)
                 found[row_id] = record
         return found
-
-    def _make_changed_error(self, place: Place) -> JournalDamagedError:
-        path = make_segment_path(self._journal_dir, place.segment)
-        msg = f"{path}: the record at byte {place.offset} changed since it was indexed; is another program writing "
-        return JournalDamagedError(msg + "there?")
-
-    def _open_segment(self, segment: int) -> int:
-        handle = self._handles.get(segment)
-        if handle is None:
-            handle = self._handles[segment] = open_segment(make_segment_path(self._journal_dir, segment))
-        return handle
 
 
 def scan_attempt_records(journal_dir: Path) -> Iterator[tuple[Fields, int]]:
