@@ -31,6 +31,7 @@ class Exchange:
 
     __slots__ = (
         "_deadlines",
+        "_is_expired",
         "_is_fresh",
         "_is_traced",
         "_n_choices",
@@ -48,7 +49,6 @@ class Exchange:
         "first_token_s",
         "intake",
         "is_connected",
-        "is_expired",
         "last_byte_s",
         "was_sent",
     )
@@ -60,7 +60,7 @@ class Exchange:
         self._n_choices = n_choices
         self._started_s = time.monotonic()
         self._total_deadline_s = self.deadline_s = self._started_s + deadlines.total_s
-        self.is_connected = self.was_sent = self.is_expired = False
+        self.is_connected = self.was_sent = self._is_expired = False
         self.first_byte_s = self.last_byte_s = 0.0
         self.first_token_s: float | None = None
         self.intake: Intake | None = None
@@ -85,14 +85,19 @@ class Exchange:
         self._watch.remove(self)
 
     def expire(self) -> None:
-        """Interrupt the attempt: its deadline has passed."""
+        """Interrupt the attempt: its deadline has passed.
+
+        One that is being cancelled from outside ends already; who did that would not know a second cancellation as its
+        own.
+        """
         assert self._task is not None
-        self.is_expired = True
-        self._task.cancel()
+        if self._task.cancelling() <= self._n_outer_cancels:
+            self._is_expired = True
+            self._task.cancel()
 
     def take_back_cancel(self) -> bool:
         """Tell whether the cancellation just caught is the deadline's alone, and take that back from the task."""
-        if not self.is_expired:
+        if not self._is_expired:
             return False
         assert self._task is not None
         return self._task.uncancel() <= self._n_outer_cancels

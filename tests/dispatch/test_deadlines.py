@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalrun.dispatch.deadlines import DeadlineWatch
+from evalrun.dispatch.deadlines import Deadlines, DeadlineWatch
+from evalrun.dispatch.exchange import Exchange
 from evalrun.dispatch.transport import make_target, open_transport
 from evalrun.errors import TimedOutError
 from evalrun.options import TimeoutOptions
@@ -90,6 +91,27 @@ async def test_cancellation_from_outside_wins_over_a_deadline(is_ours_first: boo
                     scope.cancel()
                     await anyio.sleep(HANG_GUARD_S)
                 assert scope.cancelled_caught
+
+
+async def test_deadline_leaves_a_cancelled_request_alone() -> None:
+    """A deadline that passes while a cancelled request tidies up changes nothing: its canceller still knows it."""
+    watch = DeadlineWatch()
+    exchange = Exchange(b"", Deadlines.of(TimeoutOptions()), watch)
+    with anyio.CancelScope() as scope:
+        exchange.begin()
+        scope.cancel()
+        try:
+            try:
+                await anyio.sleep(HANG_GUARD_S)
+            finally:
+                exchange.expire()
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            assert not exchange.take_back_cancel()
+            raise
+        finally:
+            watch.close()
+    assert scope.cancelled_caught
 
 
 async def test_task_is_as_before_after_a_deadline() -> None:
