@@ -29,9 +29,10 @@ from evalrun.dispatch.transport import Reply, Target, make_target
 from evalrun.dispatch.wire import parse_reply
 from evalrun.lane_progress import LaneProgress
 from evalrun.options import EndpointOptions, PriceOptions, RetryOptions
+from evalrun.prices import ModelPrices
 from evalrun.records import Request, Sample
 
-PRICE = PriceOptions(input=Decimal(1), output=Decimal(10))
+PRICES = ModelPrices.of(PriceOptions(input=Decimal(1), output=Decimal(10)))
 USAGE = {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25}
 ANSWER = json.dumps(
     {
@@ -162,7 +163,7 @@ async def send_all(case: Case, n_rows: int) -> None:
     await dispatch(
         works,
         targets={"e": make_target(options, environ={})},
-        prices=dict.fromkeys(models, PRICE),
+        prices=dict.fromkeys(models, PRICES),
         on_record=record,
         stop=StopSignal(),
         rng=random.Random(1),
@@ -188,7 +189,7 @@ def time_records(n_rows: int) -> float:
         row = Row.take(request, 0.0)
         _, sending = start_attempt(row, now_s=0.0, now=now)
         completion = parse_reply(reply.status, reply.headers, reply.body, model="m0", n_choices=1, now=now)
-        attempt = make_answered_attempt(sending, reply, completion, PRICE)
+        attempt = make_answered_attempt(sending, reply, completion, PRICES)
         make_outcome(sending, attempt, status=completion.status, completion=completion, finished_at=now)
     return time.process_time() - began_s
 

@@ -19,7 +19,7 @@ import anyio
 import trio
 import trio.testing
 
-from benchmarks.dispatch_only import ANSWER, PLAIN, PRICE, make_reply, make_request
+from benchmarks.dispatch_only import ANSWER, PLAIN, PRICES, make_reply, make_request
 from evalrun.dispatch.dispatcher import Clock, LaneWork, StopSignal, dispatch
 from evalrun.dispatch.transport import Reply, Target, make_target
 from evalrun.errors import ConnectionFaultError
@@ -95,7 +95,7 @@ async def send_all(count: Count) -> None:
         targets={
             "e": make_target(EndpointOptions(base_url="http://127.0.0.1:1/v1", concurrency=CONCURRENCY), environ={})
         },
-        prices={"m": PRICE},
+        prices={"m": PRICES},
         on_record=count.record,
         stop=StopSignal(),
         rng=random.Random(1),

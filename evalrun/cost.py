@@ -34,7 +34,13 @@ class Rates(NamedTuple):
     reasoning: Decimal
 
 
-def compute_cost(usage: Usage, price: PriceOptions | None, *, service_tier: str | None = None) -> Cost:
+def compute_cost(
+    usage: Usage,
+    price: PriceOptions | None,
+    *,
+    service_tier: str | None = None,
+    source: CostSource = CostSource.TABLE,
+) -> Cost:
     """Return what one reply cost.
 
     A cost that the reply itself names is preferred; else the price is applied to disjoint token buckets; without price
@@ -44,6 +50,7 @@ def compute_cost(usage: Usage, price: PriceOptions | None, *, service_tier: str 
         usage: Counts in OpenAI's meaning.
         price: The model's price; None when it has none.
         service_tier: Tier as answered; chooses the multiplier, 1 when the price names none for it.
+        source: Who named the price.
     """
     if usage.reported_cost_usd is not None:
         return Cost(usage.reported_cost_usd, CostSource.REPORTED)
@@ -60,7 +67,7 @@ def compute_cost(usage: Usage, price: PriceOptions | None, *, service_tier: str 
     usd = micro_usd * PER_TOKEN
     if service_tier is not None and service_tier in price.multipliers:
         usd *= price.multipliers[service_tier]
-    return Cost(usd.quantize(_QUANTUM), CostSource.TABLE)
+    return Cost(usd.quantize(_QUANTUM), source)
 
 
 def choose_rates(price: PriceOptions, prompt_tokens: int) -> Rates:

@@ -354,7 +354,7 @@ async def ask(
             await dispatch(
                 lanes,
                 targets=targets,
-                prices={model.name: model.price for model in prepared.plan.models},
+                prices=prepared.loaded.prices,
                 on_record=journal.append,
                 stop=stop,
                 rng=random.Random(),  # noqa: S311 - jitter, not secrets

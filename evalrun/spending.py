@@ -16,7 +16,8 @@ from evalrun.errors import Problem
 from evalrun.job.config import LoadedJob
 from evalrun.job.estimate import PlanTotals
 from evalrun.job.plan import Plan
-from evalrun.options import BudgetOptions, ModelOptions, PriceOptions
+from evalrun.options import BudgetOptions, ModelOptions
+from evalrun.prices import NO_PRICES, PriceBook
 from evalrun.records import Attempt, Request
 from evalrun.store.journal_index import JournalIndex
 
@@ -40,7 +41,7 @@ def find_price_problem(loaded: LoadedJob, models: Sequence[ModelOptions]) -> Pro
         models: Those that are asked.
     """
     budget = loaded.job.budget
-    unpriced = [model.name for model in models if model.price is None]
+    unpriced = [model.name for model in models if not loaded.prices.get(model.name)]
     if budget is None or budget.usd is None or not unpriced:
         return None
     example = f"--set 'models[{unpriced[0]}].price={{input: 1.25, output: 10}}' (USD per 1M tokens)"
@@ -135,8 +136,7 @@ def count_spent(index: JournalIndex, plan: Plan) -> Spending:
     wanted = unknown["usd"] | unknown["tokens"]
     spent.n_estimated = sum(wanted.values())
     if wanted:
-        prices = {model.name: model.price for model in plan.models}
-        reservations = _estimate_rows(plan.requests(), set(wanted), guess, prices)
+        reservations = _estimate_rows(plan.requests(), set(wanted), guess, plan.loaded.prices)
         # A row that the job no longer has took as much as the dearest of the others.
         usd = max((each.usd for each in reservations.values() if each.usd is not None), default=Decimal(0))
         dearest = Reservation(usd, max((each.tokens for each in reservations.values()), default=0))
@@ -165,7 +165,7 @@ def _estimate_rows(
     requests: Iterable[Request],
     wanted: set[str],
     guess: TokenGuess,
-    prices: Mapping[str, PriceOptions | None],
+    prices: PriceBook,
 ) -> dict[str, Reservation]:
     """Return what a request of each row wanted may take, by row_id; of the last row when none of them is there."""
     found: dict[str, Reservation] = {}
@@ -179,6 +179,6 @@ def _estimate_rows(
     return found if found or last is None else {last.row_id: _estimate(last, guess, prices)}
 
 
-def _estimate(request: Request, guess: TokenGuess, prices: Mapping[str, PriceOptions | None]) -> Reservation:
+def _estimate(request: Request, guess: TokenGuess, prices: PriceBook) -> Reservation:
     estimate = guess.estimate(request.body, max_output_tokens=request.max_output_tokens, n_choices=request.n_choices)
-    return make_reservation(estimate, prices.get(request.model))
+    return make_reservation(estimate, prices.get(request.model, NO_PRICES))

@@ -15,7 +15,9 @@ GROUND = {
     "records": 1,
     "grader_options": 1,
     "options": 2,
+    "prices": 3,
     "cost": 3,
+    "text_tokens": 0,
     "templates": 3,
 }
 """Ground floor and how high each module stands: errors < records, options < cost, templates."""

@@ -56,8 +56,8 @@ def estimate(request: Request, plan: Plan, *, seen: int | None = None) -> Reserv
     guess = TokenGuess()
     if seen is not None:
         guess.note_answer(b"", prompt_tokens=None, output_tokens=seen)
-    price = next(model.price for model in plan.models if model.name == request.model)
-    return make_reservation(guess.estimate(request.body, max_output_tokens=request.max_output_tokens), price)
+    prices = plan.loaded.prices[request.model]
+    return make_reservation(guess.estimate(request.body, max_output_tokens=request.max_output_tokens), prices)
 
 
 def test_spent_adds_up_failed_and_answered_attempts(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from evalrun.cost import PER_TOKEN, choose_rates
 from evalrun.dispatch.stops import RESUME_HINT
 from evalrun.dispatch.token_guess import TokenEstimate
 from evalrun.options import PriceOptions
+from evalrun.prices import ModelPrices
 
 _EXACT = Context(prec=200)
 """Sums of amounts with many digits are never rounded: what was held back must come back to the last of them."""
@@ -35,18 +36,23 @@ class Spent(NamedTuple):
     tokens: int | None
 
 
-def make_reservation(estimate: TokenEstimate, price: PriceOptions | None) -> Reservation:
+def make_reservation(estimate: TokenEstimate, prices: ModelPrices) -> Reservation:
     """Return what to hold back for a request: its estimate at the dearest rates that could apply.
 
     Neither the tier of the prompt, nor what of it is read from or written to the cache, nor the service tier is known
-    before the reply: the dearest of each counts.
+    before the reply: the dearest of each counts, and of a price that changes, the dearest of its times.
 
     Args:
         estimate: Its tokens.
-        price: Its model's; None when it has none.
+        prices: Its model's.
     """
-    if price is None:
+    if not prices:
         return Reservation(None, estimate.total_tokens)
+    usd = max(_price_dearest(estimate, price) for price in prices.entries)
+    return Reservation(usd, estimate.total_tokens)
+
+
+def _price_dearest(estimate: TokenEstimate, price: PriceOptions) -> Decimal:
     prompt = estimate.prompt_tokens
     low, high = prompt // _TIER_SLACK, prompt * _TIER_SLACK
     within = {tier.above_prompt_tokens + 1 for tier in price.tiers if low <= tier.above_prompt_tokens < high}
@@ -54,8 +60,7 @@ def make_reservation(estimate: TokenEstimate, price: PriceOptions | None) -> Res
     rate_input = max(max(rates.input, rates.cached_input, rates.cache_write) for rates in candidates)
     rate_output = max(max(rates.output, rates.reasoning) for rates in candidates)
     multiplier = max(Decimal(1), *price.multipliers.values()) if price.multipliers else Decimal(1)
-    usd = (prompt * rate_input + estimate.output_tokens * rate_output) * PER_TOKEN * multiplier
-    return Reservation(usd, estimate.total_tokens)
+    return (prompt * rate_input + estimate.output_tokens * rate_output) * PER_TOKEN * multiplier
 
 
 class RunBudget:

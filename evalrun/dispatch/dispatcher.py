@@ -47,7 +47,7 @@ from evalrun.dispatch.transport import Reply, Target, Transport, make_hint_heade
 from evalrun.dispatch.wire import parse_reply
 from evalrun.errors import ApiError, ContentRefusedError
 from evalrun.lane_progress import LaneProgress
-from evalrun.options import PriceOptions
+from evalrun.prices import NO_PRICES, PriceBook
 from evalrun.records import (
     ANSWERED,
     Attempt,
@@ -77,7 +77,7 @@ class Clock:
 class _Surroundings:
     """What every endpoint shares."""
 
-    prices: Mapping[str, PriceOptions | None]
+    prices: PriceBook
     on_record: OnRecord
     on_event: OnEvent
     stop: StopSignal
@@ -103,7 +103,7 @@ async def dispatch(  # noqa: PLR0913 - the seams of a run, all by name
     lanes: Sequence[LaneWork],
     *,
     targets: Mapping[str, Target],
-    prices: Mapping[str, PriceOptions | None],
+    prices: PriceBook,
     on_record: OnRecord,
     stop: StopSignal,
     rng: random.Random,
@@ -117,7 +117,7 @@ async def dispatch(  # noqa: PLR0913 - the seams of a run, all by name
     Args:
         lanes: What to send; their progress is kept up to date.
         targets: By endpoint name.
-        prices: By model label; a missing one is an unknown price.
+        prices: Of the models; of one that it lacks, the cost is unknown.
         on_record: Takes each record at once; what it raises ends the dispatch.
         stop: Ends it early.
         rng: Source of all jitter.
@@ -309,7 +309,8 @@ class _Endpoint:
 
     def _note_answer(self, flight: _Flight, reply: Reply, completion: Completion, now_s: float) -> None:
         track, request = flight.track, flight.sending.row.request
-        attempt = make_answered_attempt(flight.sending, reply, completion, self._around.prices.get(request.model))
+        prices = self._around.prices.get(request.model, NO_PRICES)
+        attempt = make_answered_attempt(flight.sending, reply, completion, prices)
         if flight.hold.estimate is not None:
             usage = attempt.usage
             track.lane.guess.note_answer(

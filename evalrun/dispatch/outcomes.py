@@ -14,7 +14,7 @@ from evalrun.dispatch.faults import find_request_id
 from evalrun.dispatch.retry import Tries
 from evalrun.dispatch.transport import Reply
 from evalrun.errors import ApiError, ContentRefusedError, TerminalError
-from evalrun.options import PriceOptions
+from evalrun.prices import ModelPrices
 from evalrun.records import (
     NO_USAGE,
     PASSING,
@@ -91,12 +91,11 @@ def start_attempt(row: Row, *, now_s: float, now: datetime) -> tuple[Started, Se
     return started, sending
 
 
-def make_answered_attempt(
-    sending: Sending, reply: Reply, completion: Completion, price: PriceOptions | None
-) -> Attempt:
+def make_answered_attempt(sending: Sending, reply: Reply, completion: Completion, prices: ModelPrices) -> Attempt:
     """Return the attempt whose reply was a completion, priced; the row's sum is carried on."""
     row = sending.row
-    cost = compute_cost(completion.usage, price, service_tier=completion.service_tier)
+    price = prices.find(sending.started_at)
+    cost = compute_cost(completion.usage, price, service_tier=completion.service_tier, source=prices.source)
     row.add_cost(cost.usd)
     return Attempt(
         row_id=row.request.row_id,

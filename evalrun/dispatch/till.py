@@ -4,14 +4,14 @@ One till serves all lanes of a dispatch. Requests enter, holds leave, or none: t
 settled, or the run ends. A dispatch without a budget, on lanes whose tokens nobody counts, pays nothing for it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from evalrun.dispatch.budget import Reservation, RunBudget, Spent, make_reservation
 from evalrun.dispatch.outcomes import is_free
 from evalrun.dispatch.token_guess import TokenEstimate, TokenGuess
 from evalrun.errors import ApiError
-from evalrun.options import PriceOptions
+from evalrun.prices import NO_PRICES, PriceBook
 from evalrun.records import Attempt, Request
 
 
@@ -37,14 +37,14 @@ class Till:
 
     Args:
         budget: The run's; None when it has none.
-        prices: By model label.
+        prices: Of the models.
         on_end: Called once, when the run is over, with the reason.
     """
 
     def __init__(
         self,
         budget: RunBudget | None,
-        prices: Mapping[str, PriceOptions | None],
+        prices: PriceBook,
         on_end: Callable[[str], None] = lambda _reason: None,
     ) -> None:
         self._budget = budget
@@ -95,7 +95,7 @@ class Till:
         )
         if self._budget is None:
             return Hold(estimate, None)
-        reservation = make_reservation(estimate, self._prices.get(request.model))
+        reservation = make_reservation(estimate, self._prices.get(request.model, NO_PRICES))
         if self._budget.reserve(reservation, now_s):
             return Hold(estimate, reservation)
         self._is_short = True

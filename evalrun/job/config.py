@@ -29,6 +29,7 @@ from evalrun.job.profiles import apply_profiles
 from evalrun.job.scalars import name_value
 from evalrun.job.schema import validate
 from evalrun.options import EndpointOptions, Job, ModelOptions
+from evalrun.prices import ModelPrices, PriceBook
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,8 @@ class LoadedJob:
     """sha256 hex of the canonical JSON of `raw`."""
     warnings: tuple[Problem, ...]
     places: Places
+    prices: PriceBook
+    """What each model costs; those without a known price are not in it."""
 
     def where(self, *keys: str | int) -> str:
         """Return the place of a key as `file:line:column`, or that of the nearest known key above it."""
@@ -97,6 +100,7 @@ def load_job(
         digest=make_digest(raw),
         warnings=tuple(map(hide_keys, [*loading.warnings, *_warn(job, raw, places)])),
         places=places,
+        prices={model.name: ModelPrices.of(model.price) for model in job.models if model.price is not None},
     )
 
 

@@ -1,30 +1,22 @@
 """What a run would take, before anything is sent: tokens, USD and seconds, each low, expected and high.
 
-No tokenizer is asked: they are large, and download their vocabularies. A class of characters has a rate instead, which
-is within about 20 % of o200k on prose, code, JSON and Chinese.
+Counts of tokens enter (`evalrun.text_tokens` estimates those of a prompt), and what the job says of its endpoints and
+prices.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from evalrun.cost import compute_cost
 from evalrun.errors import Problem
-from evalrun.options import EndpointOptions, ModelOptions, ProfileOptions
+from evalrun.options import EndpointOptions, ModelOptions, PriceOptions, ProfileOptions
+from evalrun.prices import ModelPrices
 from evalrun.records import Usage
 
 PROMPT_SPREAD = 0.2
 """A prompt's true tokens are taken to lie within this ratio of the estimate."""
-
-MESSAGE_TOKENS = 4
-"""What the chat format adds to each message."""
-
-REPLY_TOKENS = 3
-"""What the chat format adds before the reply."""
-
-PART_TOKENS = 800
-"""A content part that is not text: an image, a sound or a file. Providers differ widely."""
 
 EXPECTED_COMPLETION_TOKENS = 256
 """Guess for a reply of unknown length."""
@@ -34,27 +26,6 @@ LOW_COMPLETION_TOKENS = 8
 _FIRST_TOKEN_S = (0.3, 1.0, 5.0)
 _TOKENS_PER_S = (120.0, 50.0, 15.0)
 """Best, usual and worst speed of a model behind a network."""
-
-_CLASSES = re.compile(
-    r"(?P<word>[A-Za-z]+)|(?P<digits>[0-9]+)|(?P<space>\s+)"
-    r"|(?P<cjk>[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+)"
-    r"|(?P<ascii>[!-/:-@\[-`{-~]+)|(?P<other>[^\s!-~\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+)"
-)
-_ASCII_KINDS = [match.lastgroup if (match := _CLASSES.match(chr(code))) else None for code in range(128)]
-
-
-def _make_table(kind: str) -> bytes:
-    """Return a table that leaves only one class's characters: all others become spaces, and spaces `_` or `.`."""
-    shown = [code if kind != "space" else ord("_" if code == ord(" ") else ".") for code in range(128)]
-    kept = [shown[code] if each == kind else ord(" ") for code, each in enumerate(_ASCII_KINDS)]
-    return bytes([*kept, *[ord(" ")] * 128])
-
-
-_WORD_TABLE, _DIGIT_TABLE, _SPACE_TABLE, _SIGN_TABLE, _OTHER_TABLE = map(
-    _make_table, ("word", "digits", "space", "ascii", "other")
-)
-_LETTERS_PER_TOKEN = 2.5
-"""Of scripts that are neither Latin nor CJK (Thai, Arabic, Cyrillic)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,69 +104,18 @@ def read_cap_tokens(params: Mapping[str, Any]) -> int | None:
     return cap * n_choices if isinstance(n_choices, int) and n_choices > 0 else cap
 
 
-def estimate_tokens(text: str) -> int:
-    """Return about how many tokens a text has; 0 for "".
-
-    A word is one token and a bit more when long, three digits are one, a run of white space is one unless it is the
-    single space before a word, a CJK character is three quarters, punctuation goes by its length.
-    """
-    if text.isascii():
-        return round(_count_ascii_tokens(text.encode()))
-    total = 0.0
-    for match in _CLASSES.finditer(text):
-        kind, run = match.lastgroup, match.group()
-        length = len(run)
-        if kind == "word":
-            total += 1 + max(0, length - 7) / 5
-        elif kind == "digits":
-            total += -(-length // 3)
-        elif kind == "space":
-            total += 0 if run == " " else 1
-        elif kind == "cjk":
-            total += 0.75 * length
-        elif kind == "ascii":
-            total += max(1, length / 2.2)
-        else:
-            total += max(1, length / _LETTERS_PER_TOKEN)
-    return round(total)
-
-
-def _count_ascii_tokens(text: bytes) -> float:
-    """Return the tokens of a text without any other letter: a class's runs are what a split leaves of it.
-
-    Most texts are such, and this takes a fifth of going from run to run.
-    """
-    words = text.translate(_WORD_TABLE).split()
-    total = len(words) + sum([len(run) - 7 for run in words if len(run) > 7]) / 5
-    total += sum([-(-len(run) // 3) for run in text.translate(_DIGIT_TABLE).split()])
-    spaces = text.translate(_SPACE_TABLE).split()
-    total += len(spaces) - spaces.count(b"_")
-    total += sum([max(1, len(run) / 2.2) for run in text.translate(_SIGN_TABLE).split()])
-    return total + sum([max(1, len(run) / _LETTERS_PER_TOKEN) for run in text.translate(_OTHER_TABLE).split()])
-
-
-def estimate_message_tokens(messages: Sequence[Mapping[str, Any]], count: Callable[[str], float]) -> float:
-    """Return about how many prompt tokens a list of messages has.
+def estimate_model(
+    model: ModelOptions, endpoint: EndpointOptions, load: ModelLoad, *, prices: ModelPrices, at: datetime
+) -> ModelEstimate:
+    """Return what a run would ask of one model.
 
     Args:
-        messages: Chat messages.
-        count: Gives the tokens of a text.
+        model: It.
+        endpoint: Where it is asked.
+        load: What it is asked.
+        prices: What it costs.
+        at: When it is asked, UTC.
     """
-    total = float(REPLY_TOKENS)
-    for message in messages:
-        total += MESSAGE_TOKENS
-        content = message.get("content")
-        if isinstance(content, str):
-            total += count(content)
-        elif isinstance(content, list):
-            for part in content:
-                text = part.get("text") if isinstance(part, Mapping) else None
-                total += count(text) if isinstance(text, str) else PART_TOKENS
-    return total
-
-
-def estimate_model(model: ModelOptions, endpoint: EndpointOptions, load: ModelLoad) -> ModelEstimate:
-    """Return what a run would ask of one model."""
     n = load.n_requests
     prompt = _spread(load.prompt_tokens, PROMPT_SPREAD)
     profile = endpoint.simulator.profiles.get(model.wire_model) if endpoint.simulator is not None else None
@@ -206,7 +126,7 @@ def estimate_model(model: ModelOptions, endpoint: EndpointOptions, load: ModelLo
         requests=n,
         prompt_tokens=prompt,
         completion_tokens=completion,
-        usd=_estimate_usd(model, prompt, completion, n),
+        usd=_estimate_usd(prices.find(at), prompt, completion, n),
         time_s=_estimate_time(endpoint, profile, prompt, completion, n),
     )
 
@@ -290,24 +210,24 @@ def _estimate_completion(load: ModelLoad, profile: ProfileOptions | None) -> Ran
     return Range(low=min(low, cap), expected=min(expected, cap), high=cap)
 
 
-def _estimate_usd(model: ModelOptions, prompt: Range, completion: Range, n: int) -> Range:
-    if model.price is None:
+def _estimate_usd(price: PriceOptions | None, prompt: Range, completion: Range, n: int) -> Range:
+    if price is None:
         return UNKNOWN
     if n == 0:
         return Range(low=0.0, expected=0.0, high=0.0)
 
-    def price(prompt_tokens: float | None, completion_tokens: float | None) -> float | None:
+    def reckon(prompt_tokens: float | None, completion_tokens: float | None) -> float | None:
         if prompt_tokens is None or completion_tokens is None:
             return None
         # Tiers go by the single request, so an average one is priced and multiplied.
         usage = Usage(prompt_tokens=round(prompt_tokens / n), completion_tokens=round(completion_tokens / n))
-        usd = compute_cost(usage, model.price).usd
+        usd = compute_cost(usage, price).usd
         return float(usd * n) if usd is not None else None
 
     return Range(
-        low=price(prompt.low, completion.low),
-        expected=price(prompt.expected, completion.expected),
-        high=price(prompt.high, completion.high),
+        low=reckon(prompt.low, completion.low),
+        expected=reckon(prompt.expected, completion.expected),
+        high=reckon(prompt.high, completion.high),
     )
 
 

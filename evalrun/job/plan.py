@@ -6,6 +6,7 @@ every id depend on the job alone, so that a resumed run finds its rows again.
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from hashlib import sha256
 from typing import Any
@@ -31,6 +32,7 @@ from evalrun.job.rendering import Rendering
 from evalrun.job.row_maker import RowMaker
 from evalrun.job.sample_ids import IdMaker
 from evalrun.options import DatasetOptions, ModelOptions, PromptOptions
+from evalrun.prices import NO_PRICES
 from evalrun.records import Request, Sample
 from evalrun.templates import Template
 
@@ -242,9 +244,15 @@ class Plan:
         return self._total(preflight)
 
     def _total(self, preflight: Preflight) -> PlanTotals:
-        endpoints = self.loaded.job.endpoints
+        endpoints, now = self.loaded.job.endpoints, datetime.now(UTC)
         models = tuple(
-            estimate_model(model, endpoints[str(model.endpoint)], load)
+            estimate_model(
+                model,
+                endpoints[str(model.endpoint)],
+                load,
+                prices=self.loaded.prices.get(model.name, NO_PRICES),
+                at=now,
+            )
             for model, load in zip(self.models, preflight.loads, strict=True)
         )
         return PlanTotals(

@@ -10,13 +10,7 @@ from typing import Any
 from evalrun.errors import AuthorError, DatasetError, Problem, PromptError
 from evalrun.job.bodies import BodyEncoder
 from evalrun.job.canonical import encode_canonical
-from evalrun.job.estimate import (
-    REPLY_TOKENS,
-    ModelLoad,
-    estimate_message_tokens,
-    estimate_tokens,
-    read_cap_tokens,
-)
+from evalrun.job.estimate import ModelLoad, read_cap_tokens
 from evalrun.job.messages import CompiledPrompt
 from evalrun.job.param_checks import check_row_params, warn_row_params
 from evalrun.job.rendering import Rendering
@@ -24,6 +18,7 @@ from evalrun.job.tally import ProblemTally
 from evalrun.options import EndpointOptions
 from evalrun.records import Sample
 from evalrun.templates import Template
+from evalrun.text_tokens import REPLY_TOKENS, estimate_message_tokens, estimate_tokens
 
 _EXACT_TEXTS = 2_000
 _EXACT_EVERY = 50

@@ -17,6 +17,7 @@ from evalrun.dispatch.exchange import Exchange
 from evalrun.dispatch.transport import Target, Transport, make_target, open_transport
 from evalrun.lane_progress import LaneProgress
 from evalrun.options import EndpointOptions, PriceOptions, ProfileOptions, SimulatorOptions, TimeoutOptions
+from evalrun.prices import ModelPrices
 from evalrun.records import Attempt, Outcome, Request, SimulatorHint, Started
 from evalrun.simulator.server import serve
 from tests.dispatch.rig import FAST_RETRY, TIMEOUTS, make_request
@@ -80,7 +81,7 @@ async def ask_bent(url: str, label: str, *, is_stream: bool, params: Mapping[str
     await dispatch(
         [LaneWork(endpoint="e", wire_model=wire_model, requests=iter(requests), progress=progress)],
         targets={"e": target},
-        prices={_MODEL: PRICE},
+        prices={_MODEL: ModelPrices.of(PRICE)},
         on_record=watcher.note,
         stop=watcher.stop,
         rng=random.Random(1),

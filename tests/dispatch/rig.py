@@ -13,9 +13,11 @@ from evalrun.dispatch.dispatcher import LaneWork, StopSignal, dispatch
 from evalrun.dispatch.transport import Target, make_target
 from evalrun.lane_progress import LaneProgress
 from evalrun.options import EndpointOptions, PriceOptions, RetryOptions, TimeoutOptions
+from evalrun.prices import ModelPrices, PriceBook
 from evalrun.records import Attempt, Outcome, Request, Sample, SimulatorHint, Started
 
 PRICE = PriceOptions(input=Decimal(1), output=Decimal(10))
+PRICES = ModelPrices.of(PRICE)
 FAST_RETRY = RetryOptions(base_s=0.01, max_s=0.02)
 TIMEOUTS = TimeoutOptions(connect=5, total=20)
 ENGINE: dict[str, Any] = {}
@@ -62,7 +64,7 @@ class Rig:
     async def run(
         self,
         *lanes: Sequence[Request],
-        prices: Mapping[str, PriceOptions | None] | None = None,
+        prices: PriceBook | None = None,
         on_record: Any = None,
     ) -> None:
         """Dispatch one lane for each list of requests."""
@@ -75,7 +77,7 @@ class Rig:
     async def run_iterables(
         self,
         *lanes: tuple[str, Iterable[Request]],
-        prices: Mapping[str, PriceOptions | None] | None = None,
+        prices: PriceBook | None = None,
         on_record: Any = None,
     ) -> None:
         """Dispatch one lane for each (wire model, requests)."""
@@ -88,7 +90,7 @@ class Rig:
         await dispatch(
             works,
             targets={"e": self.target},
-            prices={"m": PRICE} if prices is None else prices,
+            prices={"m": PRICES} if prices is None else prices,
             on_record=on_record or self.records.append,
             stop=self.stop,
             rng=random.Random(1),

@@ -16,6 +16,7 @@ from evalrun.cost import compute_cost
 from evalrun.dispatch.budget import Reservation, RunBudget, Spent, make_reservation
 from evalrun.dispatch.token_guess import TokenEstimate, TokenGuess
 from evalrun.options import PriceOptions, PriceTier
+from evalrun.prices import NO_PRICES, ModelPrices
 from evalrun.records import Usage
 
 PRICE = PriceOptions(input=Decimal("1.25"), cached_input=Decimal("0.125"), output=Decimal(10))
@@ -224,20 +225,21 @@ def test_limit_of_zero_lets_out_what_is_free() -> None:
 )
 def test_reservation_takes_the_dearest_rates(price: PriceOptions, estimate: TokenEstimate, usd: str) -> None:
     """Cache writes, reasoning and service tiers are reckoned with when they would cost more."""
-    assert make_reservation(estimate, price) == (Decimal(usd), estimate.total_tokens)
+    assert make_reservation(estimate, ModelPrices.of(price)) == (Decimal(usd), estimate.total_tokens)
 
 
 def test_reservation_reckons_with_the_tiers_in_reach() -> None:
     """A tier that the true prompt may reach counts; one far away does not, nor does a cheaper one that is left."""
     tiers = (PriceTier(above_prompt_tokens=200_000, input=Decimal("2.5"), output=Decimal(15)),)
     price = PriceOptions(input=Decimal("1.25"), output=Decimal(10), tiers=tiers)
-    rates = [make_reservation(TokenEstimate(n, 0), price).usd for n in (1000, 100_000, 110_000, 300_000, 500_000)]
+    prices, sizes = ModelPrices.of(price), (1000, 100_000, 110_000, 300_000, 500_000)
+    rates = [make_reservation(TokenEstimate(n, 0), prices).usd for n in sizes]
     assert rates == [Decimal(text) for text in ("0.00125", "0.125", "0.275", "0.75", "1.25")]
 
 
 def test_reservation_without_a_price_is_unknown() -> None:
     """No price, no USD; the tokens are held back all the same."""
-    assert make_reservation(TokenEstimate(3, 4), None) == (None, 7)
+    assert make_reservation(TokenEstimate(3, 4), NO_PRICES) == (None, 7)
 
 
 @given(
@@ -270,7 +272,7 @@ def test_reservation_is_never_below_the_cost_of_what_was_estimated(
         reasoning_tokens=reasoning,
     )
     held, cost = (
-        make_reservation(TokenEstimate(prompt, output), price).usd,
+        make_reservation(TokenEstimate(prompt, output), ModelPrices.of(price)).usd,
         compute_cost(usage, price, service_tier=tier),
     )
     assert held is not None
@@ -318,7 +320,7 @@ def run_toy(
 
     def send(number: int) -> bool:
         body = b"x" * round(200 * 100 ** rng.random())
-        reservation = make_reservation(guess.estimate(body, max_output_tokens=max_output_tokens), PRICE)
+        reservation = make_reservation(guess.estimate(body, max_output_tokens=max_output_tokens), ModelPrices.of(PRICE))
         if not budget.reserve(reservation, now_s):
             return False
         budget.note_request()

@@ -21,9 +21,10 @@ from evalrun.dispatch.dispatcher import Clock, LaneWork, StopSignal, dispatch
 from evalrun.dispatch.transport import Reply, Target, make_target
 from evalrun.errors import ApiError
 from evalrun.lane_progress import LaneProgress
-from evalrun.options import EndpointOptions, PriceOptions, RetryOptions
+from evalrun.options import EndpointOptions, RetryOptions
+from evalrun.prices import ModelPrices
 from evalrun.records import Attempt, Outcome, Request, Started, Status
-from tests.dispatch.rig import PRICE
+from tests.dispatch.rig import PRICES
 from tests.fake_endpoint import make_completion
 
 BEGAN = datetime(2026, 11, 22, tzinfo=UTC)
@@ -160,7 +161,7 @@ def run_virtually(
     limits: Mapping[str, float] | None = None,
     endpoint_limits: Mapping[str, float] | None = None,
     budget: Callable[[float], RunBudget] | None = None,
-    price: PriceOptions | None = PRICE,
+    prices: ModelPrices = PRICES,
     interrupts: Sequence[tuple[float, Interrupt]] = (),
     max_s: float = 36_000.0,
 ) -> Ledger:
@@ -175,7 +176,7 @@ def run_virtually(
         limits: `requests_per_minute` and `tokens_per_minute` of each model.
         endpoint_limits: The same of the endpoint.
         budget: Makes the run's, from the time at which it begins.
-        price: Of every model.
+        prices: Of every model.
         interrupts: When to stop the dispatch, and how.
         max_s: A run that takes longer hangs.
     """
@@ -211,7 +212,7 @@ def run_virtually(
                 await dispatch(
                     works,
                     targets={"e": make_target(options, environ={})},
-                    prices={progress.model: price for progress in ledger.progress},
+                    prices={progress.model: prices for progress in ledger.progress},
                     on_record=ledger.records.append,
                     stop=stop,
                     rng=random.Random(seed),

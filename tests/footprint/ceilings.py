@@ -26,8 +26,8 @@ SLACK: Final = {"steps": 5.0, "alive": 600.0, "calls": 0.3, "modules": 5.0}
 SEEN: Final = {
     "checking/all": Seen(340.12, "steps for a row before the first request: read it, try its prompts, guess tokens"),
     "checking/analysis": Seen(33, "graders that look at the sample"),
-    "checking/hall": Seen(44, "templates"),
-    "checking/job": Seen(253.2, "reading, messages, the estimate"),
+    "checking/hall": Seen(115, "templates, tokens of the texts"),
+    "checking/job": Seen(182.2, "reading, messages"),
     "checking/libraries": Seen(9.92, "JSON, dataclasses"),
     "asking/all": Seen(1887.09, "steps for a request: build, send, read, price, two lines of journal"),
     "asking/dispatch": Seen(1111.11, "lane, exchange, wire, usage, outcome"),

@@ -1,6 +1,6 @@
 """Token estimates and the figures made of them."""
 
-from typing import Any
+from datetime import UTC, datetime
 
 import pytest
 
@@ -10,45 +10,13 @@ from evalrun.job.estimate import (
     ModelLoad,
     PlanTotals,
     Range,
-    estimate_message_tokens,
     estimate_model,
-    estimate_tokens,
     scale_totals,
 )
 from evalrun.options import EndpointOptions, ModelOptions, ProfileOptions, SimulatorOptions
+from evalrun.prices import NO_PRICES
 
-
-@pytest.mark.parametrize(
-    ("text", "tokens"),
-    [
-        ("", 0),
-        ("hello", 1),
-        ("Hello, world!", 4),
-        ("internationalization", 4),
-        ("1234567", 3),
-        ("\n\n", 1),
-        ("你好世界", 3),
-        ("!!!!", 2),
-    ],
-)
-def test_estimate_tokens_goes_by_class_of_character(text: str, tokens: int) -> None:
-    """Words, digits, space, CJK and punctuation each have their rate."""
-    assert estimate_tokens(text) == tokens
-
-
-def test_estimate_tokens_is_near_on_prose() -> None:
-    """An English sentence of 21 o200k tokens is estimated within a fifth."""
-    text = "The quick brown fox jumps over the lazy dog, and then it runs away through the forest at night."
-    assert 17 <= estimate_tokens(text) <= 25
-
-
-def test_estimate_message_tokens_counts_texts_and_parts() -> None:
-    """Texts count by their tokens, other parts by a flat rate, messages by their frame."""
-    messages: list[dict[str, Any]] = [
-        {"role": "user", "content": [{"type": "text", "text": "hello"}, {"type": "image_url", "image_url": {}}]},
-        {"role": "assistant", "content": None},
-    ]
-    assert estimate_message_tokens(messages, estimate_tokens) == 3 + 4 + 1 + 800 + 4
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
 
 def make_estimate(model: str, requests: int, usd: Range) -> ModelEstimate:
@@ -89,7 +57,7 @@ def test_estimated_time_heeds_the_limits_of_the_endpoint(
         simulator=simulator, requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute
     )
     load = ModelLoad(n_requests=31, prompt_tokens=400.0, answer_tokens=31.0, cap_tokens=None)
-    estimate = estimate_model(ModelOptions(name="m", endpoint="e"), endpoint, load)
+    estimate = estimate_model(ModelOptions(name="m", endpoint="e"), endpoint, load, prices=NO_PRICES, at=NOW)
     assert estimate.time_s.expected is not None
     assert estimate.time_s.expected >= least_s
     assert (estimate.time_s.expected < 1) == (least_s == 0)
