@@ -3,6 +3,7 @@
 Usage and a price enter, USD leave. What is not known stays None: a missing count or a missing price never becomes 0.
 """
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -10,7 +11,18 @@ from evalrun.options import PriceOptions
 from evalrun.records import CostSource, Usage
 
 PER_TOKEN = Decimal(1) / Decimal(1_000_000)
-_QUANTUM = Decimal("1e-12")
+
+
+class Buckets(NamedTuple):
+    """The tokens of one reply, each in one bucket: the first four are the prompt, the last three the completion."""
+
+    uncached_input: int
+    cache_read: int
+    cache_write: int
+    audio_input: int
+    visible_output: int
+    reasoning: int
+    audio_output: int
 
 
 class Cost(NamedTuple):
@@ -32,6 +44,29 @@ class Rates(NamedTuple):
     cache_write: Decimal
     output: Decimal
     reasoning: Decimal
+    audio_input: Decimal
+    audio_output: Decimal
+
+
+def split_usage(usage: Usage) -> Buckets | None:
+    """Return the tokens in disjoint buckets, none negative; None when prompt or completion is unknown.
+
+    The buckets of a side add up to its total, whatever the parts claim. Sound that was read from the cache counts as
+    read from the cache.
+    """
+    prompt, completion = usage.prompt_tokens, usage.completion_tokens
+    if prompt is None or completion is None:
+        return None
+    read, written, heard = usage.cached_tokens or 0, usage.cache_write_tokens or 0, usage.audio_input_tokens or 0
+    reasoning, spoken = usage.reasoning_tokens or 0, usage.audio_output_tokens or 0
+    if read or written or heard or reasoning or spoken:  # Most replies tell of none.
+        read = min(read, prompt)
+        written = min(written, prompt - read)
+        heard = min(heard, prompt - read - written)
+        reasoning = min(reasoning, completion)
+        spoken = min(spoken, completion - reasoning)
+    unmarked = prompt - read - written - heard
+    return Buckets(unmarked, read, written, heard, completion - reasoning - spoken, reasoning, spoken)
 
 
 def compute_cost(
@@ -54,20 +89,19 @@ def compute_cost(
     """
     if usage.reported_cost_usd is not None:
         return Cost(usage.reported_cost_usd, CostSource.REPORTED)
-    if price is None or usage.prompt_tokens is None or usage.completion_tokens is None:
+    buckets = split_usage(usage)
+    if price is None or buckets is None:
         return UNKNOWN_COST
-    rates = choose_rates(price, usage.prompt_tokens)
-    cached = min(usage.cached_tokens or 0, usage.prompt_tokens)
-    written = min(usage.cache_write_tokens or 0, usage.prompt_tokens - cached)
-    reasoning = min(usage.reasoning_tokens or 0, usage.completion_tokens)
-    micro_usd = (usage.prompt_tokens - cached - written) * rates.input
-    micro_usd += (usage.completion_tokens - reasoning) * rates.output
-    if cached or written or reasoning:  # Most replies tell of none.
-        micro_usd += cached * rates.cached_input + written * rates.cache_write + reasoning * rates.reasoning
+    plain, read, written, heard, visible, reasoning, spoken = buckets
+    rates = choose_rates(price, plain + read + written + heard)
+    micro_usd = plain * rates.input + visible * rates.output
+    if read or written or heard or reasoning or spoken:
+        micro_usd += read * rates.cached_input + written * rates.cache_write + heard * rates.audio_input
+        micro_usd += reasoning * rates.reasoning + spoken * rates.audio_output
     usd = micro_usd * PER_TOKEN
     if service_tier is not None and service_tier in price.multipliers:
         usd *= price.multipliers[service_tier]
-    return Cost(usd.quantize(_QUANTUM), source)
+    return Cost(usd, source)
 
 
 def choose_rates(price: PriceOptions, prompt_tokens: int) -> Rates:
@@ -77,31 +111,23 @@ def choose_rates(price: PriceOptions, prompt_tokens: int) -> Rates:
         price: The model's price.
         prompt_tokens: All prompt tokens, cached ones included.
     """
-    if not price.tiers:
-        return _fill_gaps(price.input, price.output, price.cached_input, price.cache_write, price.reasoning)
-    reached = [tier for tier in price.tiers if prompt_tokens > tier.above_prompt_tokens]
-    tier = max(reached, key=lambda tier: tier.above_prompt_tokens, default=None)
-
-    def pick(bucket: str) -> Decimal | None:
-        value: Decimal | None = getattr(tier, bucket) if tier is not None else None
-        return value if value is not None else getattr(price, bucket)
-
-    rates = [pick(bucket) for bucket in ("cached_input", "cache_write", "reasoning")]
-    return _fill_gaps(pick("input") or Decimal(0), pick("output") or Decimal(0), *rates)
+    reached = [tier for tier in price.tiers if prompt_tokens > tier.above_prompt_tokens] if price.tiers else None
+    if reached:
+        tier = max(reached, key=lambda tier: tier.above_prompt_tokens)
+        named = {bucket: getattr(tier, bucket) for bucket in Rates._fields if getattr(tier, bucket) is not None}
+        price = replace(price, **named)
+    return _fill_gaps(price)
 
 
-def _fill_gaps(
-    rate_input: Decimal,
-    rate_output: Decimal,
-    cached: Decimal | None,
-    written: Decimal | None,
-    reasoning: Decimal | None,
-) -> Rates:
+def _fill_gaps(price: PriceOptions) -> Rates:
     """Return all rates: tokens that the price does not tell apart cost as much as the others of their side."""
+    rate_input, rate_output = price.input, price.output
     return Rates(
         rate_input,
-        rate_input if cached is None else cached,
-        rate_input if written is None else written,
+        rate_input if price.cached_input is None else price.cached_input,
+        rate_input if price.cache_write is None else price.cache_write,
         rate_output,
-        rate_output if reasoning is None else reasoning,
+        rate_output if price.reasoning is None else price.reasoning,
+        rate_input if price.audio_input is None else price.audio_input,
+        rate_output if price.audio_output is None else price.audio_output,
     )

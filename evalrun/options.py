@@ -215,6 +215,8 @@ class PriceTier(_Options):
     cache_write: Usd | None = None
     output: Usd | None = None
     reasoning: Usd | None = None
+    audio_input: Usd | None = None
+    audio_output: Usd | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,6 +233,10 @@ class PriceOptions(_Options):
     """Prompt tokens written to the cache; default: `input`."""
     reasoning: Usd | None = None
     """Reasoning tokens; default: `output`."""
+    audio_input: Usd | None = None
+    """Prompt tokens that are sound, those read from the cache aside; default: `input`."""
+    audio_output: Usd | None = None
+    """Completion tokens that are sound; default: `output`."""
     tiers: tuple[PriceTier, ...] = ()
     """Long-context prices; the whole request moves to the highest tier it reaches."""
     multipliers: Mapping[str, Annotated[Decimal, Ge(0), Le(100)]] = field(default_factory=dict)

@@ -182,6 +182,8 @@ class Request:
     """Attempts that earlier calls of the same run made for this row."""
     prior_billed_usd: Decimal | None = Decimal(0)
     """What those cost; None when unknown."""
+    is_prior_estimated: bool = False
+    """Whether an estimate is part of that."""
 
 
 @with_quick_init
@@ -199,13 +201,16 @@ class Started:
 @with_quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Token counts in OpenAI's meaning: cached within prompt, reasoning within completion. None = not told."""
+    """Token counts in OpenAI's meaning: what is read from the cache, written to it or sound lies within the prompt,
+    reasoning and sound within the completion. None = not told."""
 
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
     completion_tokens: int | None = None
     reasoning_tokens: int | None = None
+    audio_input_tokens: int | None = None
+    audio_output_tokens: int | None = None
     total_tokens: int | None = None
     source: UsageSource = UsageSource.MISSING
     raw: str | None = None
@@ -213,7 +218,7 @@ class Usage:
     reported_cost_usd: Decimal | None = None
     """Cost that the reply itself names (OpenRouter's `usage.cost`); None when it names none."""
     flags: tuple[str, ...] = ()
-    """`usage_inconsistent` when the parts do not add up."""
+    """What is odd about the counts: `usage_inconsistent`, `usage_converted`, `reasoning_outside`."""
 
 
 NO_USAGE = Usage()
@@ -273,12 +278,18 @@ class Attempt:
     bytes_received: int
     usage: Usage
     cost_usd: Decimal | None
-    """None when unknown, never 0 for unknown. 0 when the server certainly did not bill (refused before work)."""
+    """None when unknown, never 0 for unknown. 0 when the server certainly did not bill (refused before work); of an
+    attempt that may have been billed, what it may have cost."""
     cost_source: CostSource
     maybe_billed: bool
     """True when it failed after the body had left: the server may bill it."""
     body: str | None = None
     """The raw reply, redacted (first 4 KiB when it failed); None when no byte came."""
+
+    @property
+    def is_cost_estimated(self) -> bool:
+        """True when its cost rests on an estimate of its tokens; what costs nothing whatever its tokens is known."""
+        return self.usage.source is UsageSource.ESTIMATED and bool(self.cost_usd)
 
 
 @with_quick_init
@@ -318,6 +329,8 @@ class Outcome:
     is_permanent: bool = False
     """True for an error of a kind that can pass when the server's own words say that this one does not: a permanent
     error inside a 200. A resume leaves such a row alone."""
+    is_billed_estimated: bool = False
+    """True when `billed_usd` holds the cost of an attempt whose tokens are estimated."""
     reused_from: str | None = None
     """run_id of the run that asked it, when it was taken over from an older one; None when this run asked it."""
     reused_row_id: str | None = None

@@ -55,12 +55,12 @@ _OTHER_VERSION = re.compile(rb'\{"v":(?!1,)([0-9]{1,6}),"t":"')
 _PUT_OUTCOME = make_packer(
     (
         # The first keys are those that the index reads.
-        *("row_id", "request_key", "index", "status", "attempts", "error_code", "is_permanent", "billed_usd"),
-        *("cost_usd", "cost_source", "reused_from", "reused_row_id", "error_message", "http_status", "latency_s"),
-        *("first_token_s", "queue_s", "started_at", "finished_at"),
+        *("row_id", "request_key", "index", "status", "attempts", "error_code", "is_permanent"),
+        *("is_billed_estimated", "billed_usd", "cost_usd", "cost_source", "reused_from", "reused_row_id", "error_message", "http_status"),
+        *("latency_s", "first_token_s", "queue_s", "started_at", "finished_at"),
     ),
     as_text={"billed_usd", "cost_usd"},
-    if_true={"is_permanent"},
+    if_true={"is_permanent", "is_billed_estimated"},
 )
 _PUT_ATTEMPT = make_packer(
     (
@@ -80,7 +80,7 @@ _PUT_COMPLETION = make_packer(
 _PUT_USAGE = make_packer(
     (
         *("prompt_tokens", "cached_tokens", "cache_write_tokens", "completion_tokens", "reasoning_tokens"),
-        *("total_tokens", "source", "raw", "reported_cost_usd", "flags"),
+        *("audio_input_tokens", "audio_output_tokens", "total_tokens", "source", "raw", "reported_cost_usd", "flags"),
     ),
     as_text={"reported_cost_usd"},
     if_true={"flags"},
@@ -187,6 +187,7 @@ def build_outcome(fields: Mapping[str, Any], *, with_attempt: bool = True) -> Ou
         status=_STATUSES[fields["status"]],
         error_code=get("error_code"),
         is_permanent=get("is_permanent", False),
+        is_billed_estimated=get("is_billed_estimated", False),
         error_message=get("error_message"),
         http_status=get("http_status"),
         attempts=fields["attempts"],
@@ -264,6 +265,8 @@ def _unpack_usage(fields: Mapping[str, Any] | None) -> Usage:
         cache_write_tokens=get("cache_write_tokens"),
         completion_tokens=get("completion_tokens"),
         reasoning_tokens=get("reasoning_tokens"),
+        audio_input_tokens=get("audio_input_tokens"),
+        audio_output_tokens=get("audio_output_tokens"),
         total_tokens=get("total_tokens"),
         source=_USAGE_SOURCES[fields["source"]],
         raw=get("raw"),

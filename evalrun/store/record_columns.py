@@ -41,6 +41,7 @@ _GRADE_NAMES = tuple(column.name for column in GRADES if column.name not in {"ju
 _I64_LIMIT = 2**63
 _TEXT_CLEANED = "text_cleaned"
 _USAGE_INCONSISTENT = "usage_inconsistent"
+_BILLED_ESTIMATED = "billed_estimated"
 _MOMENT = "%Y-%m-%dT%H:%M:%S%.f%:z"
 """What `datetime.isoformat` writes, with or without a fraction."""
 _NOTHING: Fields = {}
@@ -69,6 +70,7 @@ def make_pending(request: Request, code: str) -> Fields:
         "error_code": code,
         "attempts": request.prior_attempts,
         "billed_usd": request.prior_billed_usd,
+        "is_billed_estimated": request.is_prior_estimated,
         "cost_source": CostSource.UNKNOWN.value,
         "usage": _NO_USAGE,
     }
@@ -183,6 +185,8 @@ def _write_flags(record: Fields, *, has_overflow: bool, is_cleaned: bool) -> str
         flags.append(_USAGE_INCONSISTENT)
     if record.get("is_permanent"):
         flags.append(PERMANENT)
+    if record.get("is_billed_estimated"):
+        flags.append(_BILLED_ESTIMATED)
     if is_cleaned:
         flags.append(_TEXT_CLEANED)
     return orjson.dumps(list(dict.fromkeys(flags))).decode() if flags else None
