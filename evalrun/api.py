@@ -85,6 +85,7 @@ async def run_async(  # noqa: PLR0913 - the command line's options, each by name
     resume: bool = False,
     reuse: str | Sequence[str] = (),
     allow_unknown_cost: bool = False,
+    require_cost: bool = False,
 ) -> Run:
     """Run a job and return its run.
 
@@ -100,6 +101,7 @@ async def run_async(  # noqa: PLR0913 - the command line's options, each by name
         resume: Go on with the job's newest unfinished run.
         reuse: A run, or several, whose outcomes are taken over; empty = those of the job's `reuse`.
         allow_unknown_cost: Ask models without a price under `budget.usd`; what they cost is not counted.
+        require_cost: Refuse models whose price is unknown.
 
     Raises:
         AuthorError: Found before anything was sent.
@@ -114,6 +116,7 @@ async def run_async(  # noqa: PLR0913 - the command line's options, each by name
         resume=resume,
         reuse=(reuse,) if isinstance(reuse, str) else tuple(reuse),
         allows_unknown_cost=allow_unknown_cost,
+        requires_cost=require_cost,
     )
     return _open(await run_job(settings))
 

@@ -84,7 +84,7 @@ def compute_cost(
     Args:
         usage: Counts in OpenAI's meaning.
         price: The model's price; None when it has none.
-        service_tier: Tier as answered; chooses the multiplier, 1 when the price names none for it.
+        service_tier: Tier as answered; chooses the multiplier, 1 when the price names none for it; null is unknown.
         source: Who named the price.
     """
     if usage.reported_cost_usd is not None:
@@ -100,7 +100,10 @@ def compute_cost(
         micro_usd += reasoning * rates.reasoning + spoken * rates.audio_output
     usd = micro_usd * PER_TOKEN
     if service_tier is not None and service_tier in price.multipliers:
-        usd *= price.multipliers[service_tier]
+        multiplier = price.multipliers[service_tier]
+        if multiplier is None:
+            return UNKNOWN_COST
+        usd *= multiplier
     return Cost(usd, source)
 
 

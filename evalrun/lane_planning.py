@@ -138,7 +138,8 @@ def _add_prior(requests: Iterator[Request], prepared: Prepared, index: JournalIn
 
 def note_warnings(prepared: Prepared) -> list[str]:
     """Return what is no error, but should be known before the run."""
-    return [f"warning: {warning.render()}" for warning in prepared.loaded.warnings]
+    loaded = prepared.loaded
+    return [*loaded.notes, *(f"warning: {warning.render()}" for warning in loaded.warnings)]
 
 
 def note_resume(prepared: Prepared, index: JournalIndex, survey: Survey) -> list[str]:

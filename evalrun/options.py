@@ -19,7 +19,8 @@ from evalrun.grader_options import PYDANTIC_CONFIG, GraderOptions, Text
 Seconds = Annotated[float, Gt(0), Le(86_400)]
 Ratio = Annotated[float, Ge(0), Le(1)]
 Count = Annotated[int, Ge(1)]
-Usd = Annotated[Decimal, Ge(0), Le(1_000_000)]
+Usd = Annotated[Decimal, Ge(0), Le(10_000)]
+"""A rate: USD per 1M tokens. The dearest model there is asks for hundreds."""
 PerMinute = Annotated[float, Ge(0.001)]
 
 
@@ -239,8 +240,32 @@ class PriceOptions(_Options):
     """Completion tokens that are sound; default: `output`."""
     tiers: tuple[PriceTier, ...] = ()
     """Long-context prices; the whole request moves to the highest tier it reaches."""
-    multipliers: Mapping[str, Annotated[Decimal, Ge(0), Le(100)]] = field(default_factory=dict)
-    """By the reply's `service_tier`, e.g. {flex: 0.5, priority: 2.0}."""
+    multipliers: Mapping[str, Annotated[Decimal, Gt(0), Le(100)] | None] = field(default_factory=dict)
+    """By the reply's `service_tier`, e.g. {flex: 0.5, priority: 2.0}; 1 for a tier that is not named; null where nobody
+    knows what the tier costs, so that the cost of its replies is unknown."""
+    valid_from: Text | None = None
+    """When the price begins: a date (midnight in UTC), or a date and time with its zone; default: it always held. Of
+    several prices the newest that holds when a request is sent counts."""
+    currency: Text = "USD"
+    """Noted with the price; only USD is reckoned."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedPriceOptions(PriceOptions):
+    """One price of a price file."""
+
+    model: Text
+    """Whose: a model's name in tables, its id on the wire, or a glob over both (`gpt-5*`)."""
+    aliases: tuple[Text, ...] = ()
+    """Other names and ids of the same model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceFileOptions(_Options):
+    """A file of prices that jobs share."""
+
+    prices: tuple[SharedPriceOptions, ...]
+    """In any order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,8 +280,8 @@ class ModelOptions(_Options):
     """Id on the wire; default: the name."""
     params: Mapping[str, Any] = field(default_factory=dict)
     """Any chat-completions parameter, passed through."""
-    price: PriceOptions | None = None
-    """Default: unknown, and said so."""
+    price: PriceOptions | Annotated[tuple[PriceOptions, ...], MinLen(1)] | None = None
+    """What it costs, or a list of such with their `valid_from`; default: as `prices` says, else unknown, and said."""
     requests_per_minute: PerMinute | None = None
     """A limit of this model's own, beside its endpoint's."""
     tokens_per_minute: PerMinute | None = None
@@ -266,6 +291,13 @@ class ModelOptions(_Options):
     def wire_model(self) -> str:
         """The id sent in the request body."""
         return self.model if self.model is not None else self.name
+
+    @property
+    def own_prices(self) -> tuple[PriceOptions, ...]:
+        """The prices that stand at the model itself, in the order written."""
+        if isinstance(self.price, PriceOptions):
+            return (self.price,)
+        return self.price or ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -392,6 +424,8 @@ class Job(_Options):
     """In templates as `vars.NAME`; `--var NAME=VALUE` sets one."""
     files_root: Text | None = None
     """Folder below which local files named by data (`image_file`) are read; default: none are read."""
+    prices: Text | None = None
+    """File of prices that jobs share (docs/prices.md), for models without a `price` of their own."""
     durability: Literal["process", "power"] = "power"
     """What the journal survives: a killed process, or a power failure as well."""
     defaults: DefaultsOptions = field(default_factory=DefaultsOptions)

@@ -35,7 +35,7 @@ from evalrun.resuming import RunSettings, describe_call, open_folder, restore_ca
 from evalrun.reuse_advice import advise_reuse
 from evalrun.reusing import ReuseSources, TakeOver, find_sources, open_stored
 from evalrun.safe_rows import SafeRows
-from evalrun.spending import describe_budget, find_price_problem, list_shortages, make_budget
+from evalrun.spending import describe_budget, find_price_problem, list_cost_problems, list_shortages, make_budget
 from evalrun.store.events import EventLog
 from evalrun.store.folder import RunFolder
 from evalrun.store.journal import Journal
@@ -224,8 +224,11 @@ def _advise(prepared: Prepared) -> list[str]:
 
 
 def _require_prices(prepared: Prepared) -> None:
-    """Refuse a budget in USD that nobody can keep, unless it is to be kept as far as prices are known."""
-    problem = find_price_problem(prepared.loaded, prepared.plan.models)
+    """Refuse a run whose costs are asked for and unknown, and a budget in USD that nobody can keep."""
+    loaded, models = prepared.loaded, prepared.plan.models
+    if prepared.settings.requires_cost and (problems := list_cost_problems(loaded, models)):
+        raise ConfigError(problems)
+    problem = find_price_problem(loaded, models)
     if problem is not None and not prepared.settings.allows_unknown_cost:
         raise ConfigError([problem])
 

@@ -49,13 +49,21 @@ class RunSettings:
     is_gate_wanted: bool = True
     allows_unknown_cost: bool = False
     """Models without a price may be asked under `budget.usd`; what they cost is not counted."""
+    requires_cost: bool = False
+    """A model without a price is an error, found before anything is sent."""
 
 
 def load_for(settings: RunSettings, environ: dict[str, str]) -> LoadedJob:
     """Load the job; the variables of `--env-file` are added to the environment given."""
     if settings.env_file is not None:
         environ |= load_env_file(settings.env_file)
-    return load_job(settings.job_path, overrides=settings.overrides, variables=settings.variables, environ=environ)
+    return load_job(
+        settings.job_path,
+        overrides=settings.overrides,
+        variables=settings.variables,
+        environ=environ,
+        asks_library=True,
+    )
 
 
 def restore_call(settings: RunSettings) -> RunSettings:
@@ -90,6 +98,7 @@ def restore_call(settings: RunSettings) -> RunSettings:
         overrides=(*call.get("overrides", ()), *settings.overrides),
         variables={**call.get("variables", {}), **settings.variables},
         allows_unknown_cost=settings.allows_unknown_cost or bool(call.get("allows_unknown_cost")),
+        requires_cost=settings.requires_cost or bool(call.get("requires_cost")),
         env_file=settings.env_file or (Path(call["env_file"]) if call.get("env_file") else None),
         selection=Selection(
             limit=stored["limit"],
@@ -108,6 +117,7 @@ def describe_call(settings: RunSettings) -> dict[str, Any]:
         "env_file": str(settings.env_file.absolute()) if settings.env_file is not None else None,
         "selection": asdict(settings.selection),
         "allows_unknown_cost": settings.allows_unknown_cost,
+        "requires_cost": settings.requires_cost,
     }
 
 

@@ -7,6 +7,7 @@ earlier call took without telling is estimated, leaning to too much: a resume ne
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -17,7 +18,7 @@ from evalrun.job.config import LoadedJob
 from evalrun.job.estimate import PlanTotals
 from evalrun.job.plan import Plan
 from evalrun.options import BudgetOptions, ModelOptions
-from evalrun.prices import NO_PRICES, PriceBook
+from evalrun.prices import NO_PRICES, PriceBook, list_unpriced
 from evalrun.records import Attempt, Request
 from evalrun.store.journal_index import JournalIndex
 
@@ -41,7 +42,7 @@ def find_price_problem(loaded: LoadedJob, models: Sequence[ModelOptions]) -> Pro
         models: Those that are asked.
     """
     budget = loaded.job.budget
-    unpriced = [model.name for model in models if not loaded.prices.get(model.name)]
+    unpriced = list_unpriced(loaded.prices, (model.name for model in models), datetime.now(UTC))
     if budget is None or budget.usd is None or not unpriced:
         return None
     example = f"--set 'models[{unpriced[0]}].price={{input: 1.25, output: 10}}' (USD per 1M tokens)"
@@ -50,6 +51,30 @@ def find_price_problem(loaded: LoadedJob, models: Sequence[ModelOptions]) -> Pro
         where=loaded.where("budget", "usd"),
         hint=f"write a `price` for each, or type {example}; --allow-unknown-cost leaves such requests uncounted",
     )
+
+
+def list_cost_problems(loaded: LoadedJob, models: Sequence[ModelOptions]) -> list[Problem]:
+    """Return one problem for each model whose requests would have no known cost, for `--require-cost`.
+
+    Args:
+        loaded: The job.
+        models: Those that are asked.
+    """
+    unpriced = set(list_unpriced(loaded.prices, (model.name for model in models), datetime.now(UTC)))
+    problems = []
+    for index, model in enumerate(loaded.job.models):
+        if model.name in unpriced:
+            prices = loaded.prices.get(model.name, NO_PRICES)
+            when = f" before {prices.first_valid_from}" if prices else ""
+            example = f"--set 'models[{model.name}].price={{input: 1.25, output: 10}}' (USD per 1M tokens)"
+            problems.append(
+                Problem(
+                    message=f"no price is known of {model.name}{when}, and --require-cost asks for one",
+                    where=loaded.where("models", index, "price"),
+                    hint=f"write a `price` for it, or one under `prices:`, or type {example}",
+                )
+            )
+    return problems
 
 
 def list_shortages(budget: BudgetOptions | None, totals: PlanTotals) -> Iterator[str]:

@@ -22,6 +22,7 @@ LATE_IMPORTS_WITH_REASON = {
     "analysis.graders.build": "jsonschema takes 0.08 s, and few jobs have a schema to grade by",
     "analysis.stats": "scipy and numpy take half a second, and only exact intervals and repeats need them",
     "job.parquet_reader": "polars takes 0.3 s and only Parquet datasets need it",
+    "job.price_library": "genai-prices is an extra, takes half a second, and most jobs name their prices",
 }
 """Late imports elsewhere, each with its reason; of evalrun's own modules only one of the same room."""
 

@@ -27,6 +27,10 @@ budget_option = click.option(
     help="Stop when so many US dollars are spent, over all resumes.",
 )  # fmt: skip
 
+require_cost_option = click.option(
+    "--require-cost", is_flag=True, help="Refuse, before anything is sent, models whose price is unknown.",
+)  # fmt: skip
+
 reuse_option = click.option(
     "--reuse", multiple=True, metavar="RUN",
     help="Take over answers of RUN to the same requests; repeatable. `latest`: the job's newest finished run.",

@@ -28,33 +28,42 @@ from evalrun.cli.job_options import (
     make_settings,
     repeat_options,
     reports_option,
+    require_cost_option,
     reuse_option,
 )
 from evalrun.cli.progress import describe_plan
+from evalrun.errors import ConfigError
 from evalrun.job.estimate import PlanTotals, Range, scale_totals
 from evalrun.preparing import Prepared, prepare
 from evalrun.records import SCHEMA_VERSION
 from evalrun.reuse_advice import ReuseForecast, forecast_reuse
-from evalrun.spending import find_price_problem, list_shortages
+from evalrun.spending import find_price_problem, list_cost_problems, list_shortages
 
 
 @click.command("plan")
 @job_argument
 @job_options
 @budget_option
+@require_cost_option
 @reuse_option
 @click.option("--explain", "row", metavar="ROW", help=EXPLAIN_HELP)
 @reports_option
 @json_option
-def command(job: Path, *, row: str | None, reports_dir: Path, as_json: bool, **options: Any) -> None:
+def command(
+    job: Path, *, require_cost: bool, row: str | None, reports_dir: Path, as_json: bool, **options: Any
+) -> None:
     """Show what a run of JOB would do: requests, tokens, USD and time, low to high, per model. No network."""
     settings = make_settings(job, options, reports_dir=reports_dir)
     prepared = prepare(settings)
+    if require_cost and (problems := list_cost_problems(prepared.loaded, prepared.plan.models)):
+        raise ConfigError(problems)
     if row is not None:
         print_explanation(prepared, row, as_json=as_json)
         return
     forecast = forecast_reuse(settings, prepared.loaded, prepared.plan)
     totals = _leave_out_reused(prepared.totals, forecast)
+    for note in prepared.loaded.notes:
+        print_note(note)
     for warning in prepared.loaded.warnings:
         print_note(f"warning: {warning.render()}")
     for note in forecast.sources.notes if forecast is not None else ():

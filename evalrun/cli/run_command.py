@@ -15,6 +15,7 @@ from evalrun.cli.job_options import (
     json_option,
     make_settings,
     reports_option,
+    require_cost_option,
     reuse_option,
 )
 from evalrun.cli.progress import ProgressDisplay
@@ -28,6 +29,7 @@ from evalrun.pipeline import run_job
 @budget_option
 @click.option("--allow-unknown-cost", is_flag=True,
               help="Ask models without a price under a budget in USD; they are not counted.")  # fmt: skip
+@require_cost_option
 @click.option(
     "--resume", "resume_run", is_flag=False, flag_value="", metavar="[RUN]", default=None,
     help="Go on with RUN, or with the job's newest unfinished run.",
@@ -45,6 +47,7 @@ def command(  # noqa: PLR0913 - one argument for each option
     job: Path,
     *,
     allow_unknown_cost: bool,
+    require_cost: bool,
     resume_run: str | None,
     retry_errors: str,
     repair: bool,
@@ -65,6 +68,7 @@ def command(  # noqa: PLR0913 - one argument for each option
         retry_all_errors=retry_errors == "all",
         is_gate_wanted=not no_gate,
         allows_unknown_cost=allow_unknown_cost,
+        requires_cost=require_cost,
     )
     with ProgressDisplay(progress) as display:
 

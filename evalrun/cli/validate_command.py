@@ -27,6 +27,8 @@ def command(job: Path, *, as_json: bool, **options: Any) -> None:
             print_json({"schema_version": SCHEMA_VERSION, "job": str(job), "valid": False, "problems": problems})
         raise
     totals = prepared.totals
+    for note in prepared.loaded.notes:
+        print_note(note)
     for warning in prepared.loaded.warnings:
         print_note(f"warning: {warning.render()}")
     if as_json:

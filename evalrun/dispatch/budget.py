@@ -59,7 +59,7 @@ def _price_dearest(estimate: TokenEstimate, price: PriceOptions) -> Decimal:
     candidates = [choose_rates(price, size) for size in {low, *within}]
     rate_input = max(max(rates.input, rates.cached_input, rates.cache_write) for rates in candidates)
     rate_output = max(max(rates.output, rates.reasoning) for rates in candidates)
-    multiplier = max(Decimal(1), *price.multipliers.values()) if price.multipliers else Decimal(1)
+    multiplier = max([Decimal(1), *filter(None, price.multipliers.values())])
     return (prompt * rate_input + estimate.output_tokens * rate_output) * PER_TOKEN * multiplier
 
 

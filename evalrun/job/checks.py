@@ -17,6 +17,7 @@ from evalrun.job.literal_keys import HINT, SECRET_HEADER
 from evalrun.job.messages import CompiledPrompt
 from evalrun.job.param_checks import check_model_params
 from evalrun.job.places import KeyPath, get_node, name_path
+from evalrun.job.price_checks import check_series, list_own_prices
 from evalrun.job.schema import validate
 from evalrun.options import DatasetOptions, EndpointOptions, Job, ModelOptions, PromptOptions
 from evalrun.quirk_names import parse_quirk
@@ -244,6 +245,7 @@ def _check_models(parts: Parts, where: Where) -> Iterator[Problem]:
     for index, model in enumerate(parts.models):
         if model is None:
             continue
+        yield from check_series(list_own_prices(model, ("models", index)), where)
         name = model.endpoint if model.endpoint is not None else names[0] if len(names) == 1 else ""
         yield from _check_model(model, parts.endpoints.get(name), ("models", index), where)
 

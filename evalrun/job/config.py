@@ -7,6 +7,7 @@ the variables that `${NAME}` names is kept, and never the value of a key.
 import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,13 @@ from evalrun.job.not_yet import drop_not_yet
 from evalrun.job.overrides import apply_overrides, apply_variables
 from evalrun.job.param_checks import warn_model_params, warn_stream_options
 from evalrun.job.places import KeyPath, Places
+from evalrun.job.price_book import build_price_book
+from evalrun.job.price_file import PriceFile, load_price_file
 from evalrun.job.profiles import apply_profiles
 from evalrun.job.scalars import name_value
 from evalrun.job.schema import validate
 from evalrun.options import EndpointOptions, Job, ModelOptions
-from evalrun.prices import ModelPrices, PriceBook
+from evalrun.prices import PriceBook
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +54,8 @@ class LoadedJob:
     places: Places
     prices: PriceBook
     """What each model costs; those without a known price are not in it."""
+    notes: tuple[str, ...]
+    """What is no warning, but should be said before the run: which prices come from the library."""
 
     def where(self, *keys: str | int) -> str:
         """Return the place of a key as `file:line:column`, or that of the nearest known key above it."""
@@ -63,6 +68,7 @@ def load_job(
     overrides: Sequence[str] = (),
     variables: Mapping[str, str] | None = None,
     environ: Mapping[str, str],
+    asks_library: bool = False,
 ) -> LoadedJob:
     """Read and check a job file.
 
@@ -71,6 +77,7 @@ def load_job(
         overrides: `--set` arguments, `PATH=VALUE`.
         variables: `--var` arguments.
         environ: The environment, for `${NAME}`; keys are not looked at.
+        asks_library: Whether the price library, where it is installed, fills in the prices that nobody names.
 
     Raises:
         ConfigError: The job cannot be used; holds every problem found, sorted by place.
@@ -91,6 +98,9 @@ def load_job(
     job = loading.read(raw, environ)
     if loading.problems or job is None:
         raise ConfigError(_tidy(loading.problems, places.file))
+    priced = build_price_book(job, loading.price_file, places, at=datetime.now(UTC), asks_library=asks_library)
+    if priced.problems:
+        raise ConfigError(_tidy(priced.problems, places.file))
     return LoadedJob(
         job=job,
         path=path,
@@ -98,9 +108,10 @@ def load_job(
         name=job.name or path.stem,
         raw=raw,
         digest=make_digest(raw),
-        warnings=tuple(map(hide_keys, [*loading.warnings, *_warn(job, raw, places)])),
+        warnings=tuple(map(hide_keys, [*loading.warnings, *priced.warnings, *_warn(job, raw, places)])),
         places=places,
-        prices={model.name: ModelPrices.of(model.price) for model in job.models if model.price is not None},
+        prices=priced.book,
+        notes=priced.notes,
     )
 
 
@@ -133,6 +144,7 @@ class _Loading:
     def __init__(self, path: Path, places: Places) -> None:
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
+        self.price_file: PriceFile | None = None
         self._path = path
         self._folder = path.parent
         self._places = places
@@ -180,6 +192,8 @@ class _Loading:
                 with _Collecting(problems):
                     graders[path] = load_schema_grader(grader, path, self._folder, self._places)
         samples = self._load_samples(tree, problems)
+        with _Collecting(problems):
+            self.price_file = self._load_prices(tree.get("prices"))
         root = tree.get("files_root")
         files_root = self._folder / root if isinstance(root, str) and root else None
         problems += check_parts(replace(parts, prompts=tuple(prompts)), self._places.find, files_root)
@@ -197,6 +211,12 @@ class _Loading:
             ),
             samples=samples,
         )
+
+    def _load_prices(self, name: Any) -> PriceFile | None:
+        """Return the price file that the job names; None without one, or when validation reports the name."""
+        if not isinstance(name, str) or not name:
+            return None
+        return load_price_file(name, self._folder, self._places.find(("prices",)))
 
     def _load_samples(self, tree: Mapping[str, Any], problems: list[Problem]) -> tuple[Mapping[str, Any], ...]:
         """Return the inline samples with the schema files of their graders loaded in place."""
@@ -262,15 +282,6 @@ def _normalise(options: EndpointOptions) -> EndpointOptions:
 def _warn(job: Job, raw: Mapping[str, Any], places: Places) -> list[Problem]:
     """Return what is no error, but should be known before the run."""
     warnings = []
-    unpriced = [
-        model.name
-        for model in job.models
-        if model.price is None and job.endpoints[str(model.endpoint)].simulator is None
-    ]
-    if unpriced:
-        message = f"no price for {', '.join(unpriced)}: what they cost will be unknown"
-        hint = "write `price: {input: …, output: …}` (USD per 1M tokens)"
-        warnings.append(Problem(message=message, where=places.find(("models",)), hint=hint))
     for name, options in job.endpoints.items():
         if options.base_url is not None and options.base_url.count("/") == 2:
             # As the job writes it: what a variable holds is not told.

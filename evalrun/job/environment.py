@@ -80,7 +80,7 @@ class Substitution:
 
 def _list_places(tree: dict[str, Any]) -> list[KeyPath]:
     """Return the key paths below which `${NAME}` counts."""
-    paths: list[KeyPath] = [("endpoints",), ("vars",), ("files_root",)]
+    paths: list[KeyPath] = [("endpoints",), ("vars",), ("files_root",), ("prices",)]
     dataset = tree.get("dataset")
     paths.append(("dataset", "path") if isinstance(dataset, dict) else ("dataset",))
     for base in (("prompts",), ("graders",), ("defaults", "graders")):

@@ -7,9 +7,7 @@ from evalrun.errors import Problem
 from evalrun.job.places import KeyPath, name_path
 
 NOT_YET: Mapping[KeyPath, tuple[tuple[Any, ...], str]] = {
-    ("prices",): ((None,), "a shared price file"),
     ("models", "*", "role"): ((None,), "the role of a model"),
-    ("models", "*", "price", "valid_from"): ((None,), "a dated price"),
     ("gate", "baseline"): ((None,), "comparison with a baseline"),
     ("gate", "mode"): ((None, "regression"), "a test for noninferiority"),
     ("gate", "margin"): ((None,), "a test for noninferiority"),

@@ -66,7 +66,6 @@ def _describe_common_keys(schema: dict[str, Any]) -> None:
 _HOMES: Mapping[tuple[str, ...], str] = {
     ("endpoints", "*"): "EndpointOptions",
     ("models", "*"): "ModelOptions",
-    ("models", "*", "price"): "PriceOptions",
     ("gate",): "GateOptions",
     ("report",): "ReportOptions",
 }

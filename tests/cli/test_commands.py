@@ -224,12 +224,12 @@ def test_run_is_found_by_name(run: Path, reference: str, capsys: Capture) -> Non
 def test_schema_takes_idle_keys_of_later_versions(started: Path, tmp_path: Path) -> None:
     """What `validate` takes because it does nothing, the schema takes; what it refuses, the schema refuses."""
     text = (started / "job.yaml").read_text(encoding="utf-8").replace("samples.jsonl", str(started / "samples.jsonl"))
-    idle = "prices: null\nreport: {baseline_model: null}\n"
+    idle = "report: {baseline_model: null}\n"
     (tmp_path / "job.yaml").write_text(text + idle, encoding="utf-8")
     raw = load_job(tmp_path / "job.yaml", environ={}).raw
     validator = jsonschema.Draft202012Validator(build_job_schema())
     validator.validate(raw)
-    assert not validator.is_valid({**raw, "prices": "prices.yaml"})
+    assert not validator.is_valid({**raw, "report": {"baseline_model": "careful"}})
 
 
 def test_unknown_run_lists_what_there_is(run: Path, capsys: Capture) -> None:

@@ -296,7 +296,6 @@ def test_config_without_samples_is_refused() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "prices: prices.yaml",
         "gate: {baseline: latest}",
         "gate: {mode: noninferiority}",
         "report: {baseline_model: careful}",
