@@ -34,7 +34,7 @@ from evalrun.judging import (
 from evalrun.judging import RunResult as RunResult
 from evalrun.judging import load_ahead as load_ahead
 from evalrun.lane_progress import LaneProgress
-from evalrun.options import PriceOptions
+from evalrun.prices import ModelPrices
 from evalrun.records import (
     SCHEMA_VERSION,
     ErrorCode,
@@ -293,17 +293,22 @@ def _describe_job(folder: RunFolder, loaded: LoadedJob, digests: Mapping[str, st
         "job": loaded.raw,
         "digests": dict(digests),
         "versions": {"evalrun": __version__, "python": platform.python_version(), "platform": platform.system()},
-        "prices": {model.name: _describe_price(model.price) for model in loaded.job.models},
+        "prices": {model.name: _describe_prices(loaded.prices.get(model.name)) for model in loaded.job.models},
         "report": {"formats": list(loaded.job.report.formats), "include": loaded.job.report.include},
     }
 
 
-def _describe_price(price: PriceOptions | None) -> dict[str, Any] | None:
-    """Return a price as JSON values, exact decimals as text; None when the job names none."""
-    if price is None:
+def _describe_prices(prices: ModelPrices | None) -> dict[str, Any] | None:
+    """Return the prices of a model as JSON values, exact decimals as text; None when nobody names any."""
+    if not prices:
         return None
-    written: dict[str, Any] = json.loads(json.dumps(asdict(price), default=str))
-    return {key: value for key, value in written.items() if value not in (None, [], {})}
+    entries = [json.loads(json.dumps(asdict(price), default=str)) for price in prices.entries]
+    return {
+        "source": prices.source,
+        "origin": prices.origin,
+        "library": prices.library,
+        "entries": [{key: value for key, value in entry.items() if value not in (None, [], {})} for entry in entries],
+    }
 
 
 def _table_facts(

@@ -21,6 +21,7 @@ from evalrun.report.figures import (
     read_number,
 )
 from evalrun.report.model import ReportData, count_rows
+from evalrun.report.price_rows import PriceRow, build_price_rows
 from evalrun.report.words import word_plainly
 from evalrun.resume_words import MARKED_RESUME_COMMAND
 from evalrun.wall_time import read_wall_time
@@ -36,15 +37,6 @@ class Fact:
     value: str
     note: str = ""
     is_alarming: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PriceRow:
-    """The price that was used for one model."""
-
-    model: str
-    rates: tuple[str, ...]
-    """USD per 1M tokens, one text for each column; "" where the price names none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +57,7 @@ class RunFacts:
 def build_facts(data: ReportData) -> RunFacts:
     """Return the strip of a run."""
     manifest = data.manifest
-    columns, prices = _build_prices(_get(manifest, "prices"))
+    columns, prices = build_price_rows(_get(manifest, "prices"))
     return RunFacts(
         title=str(manifest.get("job_name") or "run"),
         run_id=str(manifest.get("run_id") or UNKNOWN),
@@ -215,21 +207,6 @@ def _tell_calls(manifest: Mapping[str, Any]) -> list[Fact]:
         told = f"{_count(n_again, 'request, its', 'requests, their')} first cost unknown"
         facts.append(Fact(name="Sent once more after a crash", value=told))
     return facts
-
-
-def _build_prices(prices: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[PriceRow, ...]]:
-    """Return the columns that any price names, and one row a model; extras like tiers are left to run.json."""
-    columns = tuple(
-        name
-        for name in ("input", "cached_input", "cache_write", "output", "reasoning")
-        if any(isinstance(price, Mapping) and price.get(name) is not None for price in prices.values())
-    )
-    rows = []
-    for model, price in prices.items():
-        known = price if isinstance(price, Mapping) else {}
-        texts = tuple("" if known.get(name) is None else str(known[name]) for name in columns)
-        rows.append(PriceRow(model=str(model), rates=texts))
-    return columns, tuple(rows)
 
 
 def _warn_of_lanes(lanes: Sequence[Any]) -> list[str]:
