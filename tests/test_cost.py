@@ -57,6 +57,13 @@ def test_service_tier_as_answered_multiplies(tier: str | None, usd: str) -> None
     assert compute_cost(count(1_000_000, 0), price, service_tier=tier).usd == Decimal(usd)
 
 
+def test_service_tier_whose_price_nobody_knows_has_no_known_cost() -> None:
+    """A multiplier of null makes the cost of such a reply unknown, and of no other."""
+    price = PriceOptions(input=Decimal(1), output=Decimal(2), multipliers={"flex": None})
+    assert compute_cost(count(1, 1), price, service_tier="flex") == UNKNOWN_COST
+    assert compute_cost(count(1_000_000, 0), price, service_tier="priority").usd == 1
+
+
 def test_cost_named_by_the_reply_is_preferred() -> None:
     """What the server says it charged goes before any table."""
     usage = Usage(prompt_tokens=1, completion_tokens=1, reported_cost_usd=Decimal("0.42"))
