@@ -202,7 +202,8 @@ class Started:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """Token counts in OpenAI's meaning: what is read from the cache, written to it or sound lies within the prompt,
-    reasoning and sound within the completion. None = not told."""
+    reasoning and sound within the completion. None = not told.
+    """
 
     prompt_tokens: int | None = None
     cached_tokens: int | None = None

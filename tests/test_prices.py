@@ -76,7 +76,7 @@ def test_no_price_is_none_at_all_times() -> None:
 
 
 @given(days=st.lists(st.integers(0, 300), unique=True, max_size=6), is_open=st.booleans(), at=st.integers(-10, 310))
-def test_price_found_is_the_one_a_search_finds(days: list[int], is_open: bool, at: int) -> None:  # noqa: FBT001 - drawn
+def test_price_found_is_the_one_a_search_finds(days: list[int], is_open: bool, at: int) -> None:
     """Whatever the dates and their order, the price found is the latest that is not later than the time."""
     entries = [make_price((START + timedelta(days=day)).date().isoformat(), day + 1) for day in days]
     entries += [make_price(None, 1000)] if is_open else []

@@ -48,7 +48,7 @@ def make_prices(input_rate: str = "1", output_rate: str = "2", **more: Any) -> A
 def convert(*models: Any, at: datetime = AT) -> LibraryAnswer:
     """Ask a library that knows these models of one provider only."""
     seller = Seller("https://api.acme.example/v1", None)
-    return price_library._ask([make_provider("acme", *models)], "m", seller, library="lib 1", at=at)  # noqa: SLF001
+    return price_library._ask([make_provider("acme", *models)], "m", seller, library="lib 1", at=at)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def list_prices() -> Iterator[tuple[Any, Any, PriceOptions]]:
     seen = set()
     for provider in providers:
         for model in provider.models:
-            price = price_library._convert(model, model.id, "genai-prices", AT).prices.find(AT)  # noqa: SLF001
+            price = price_library._convert(model, model.id, "genai-prices", AT).prices.find(AT)
             if price is not None and repr(price) not in seen:
                 seen.add(repr(price))
                 yield provider, model, price
@@ -259,7 +259,7 @@ def test_sellers_at_one_address_with_other_prices_are_not_chosen_between() -> No
     seller = Seller("https://api.acme.example/v1", None)
     for rate, count in (("1", 1), ("9", 0)):
         providers = [make_provider("a", make_model(make_prices())), make_provider("b", make_model(make_prices(rate)))]
-        answer = price_library._ask(providers, "m", seller, library="lib 1", at=AT)  # noqa: SLF001
+        answer = price_library._ask(providers, "m", seller, library="lib 1", at=AT)
         assert len(answer.prices.entries) == count
     assert answer.notes == ("lib 1 has prices of several sellers (a, b) that differ; none was taken",)
 

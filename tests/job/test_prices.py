@@ -57,7 +57,7 @@ def test_price_file_is_found_by_name_id_alias_and_glob() -> None:
 
 
 def test_price_nearest_to_the_model_wins() -> None:
-    """The job is before the file; there the name is before the id, that before an alias, that before the longer glob."""
+    """The job is before the file; there the name is before the id, that before an alias, that before a longer glob."""
     lines = [
         "- {model: '*', input: 1, output: 1}",
         "- {model: 'acme/[a-z]*', input: 2, output: 1}",
@@ -144,30 +144,42 @@ def test_two_prices_that_fit_alike_are_an_error_with_both_places(first: str, sec
         ),
         (
             "- {model: fast, input: 1, output: 2, valid_from: 2026-08-21T12:00}\n",
-            "prices.yaml:1:38: `valid_from`: '2026-08-21T12:00' names no zone: "
-            "12:00Z is noon in UTC, 12:00+02:00 two hours earlier",
+            (
+                "prices.yaml:1:38: `valid_from`: '2026-08-21T12:00' names no zone: "
+                "12:00Z is noon in UTC, 12:00+02:00 two hours earlier"
+            ),
         ),
         (
             "- {model: fast, input: 1, output: 2, tiers: [{above_prompt_tokens: 9}]}\n",
-            "prices.yaml:1:46: the tier names no rate, so it changes nothing\n"
-            "    write for example `input: 2.5`, or drop the tier",
+            (
+                "prices.yaml:1:46: the tier names no rate, so it changes nothing\n"
+                "    write for example `input: 2.5`, or drop the tier"
+            ),
         ),
         (
-            "- model: fast\n  input: 1\n  output: 2\n  tiers:\n  - {above_prompt_tokens: 9, input: 2}\n"
-            "  - {above_prompt_tokens: 9, input: 3}\n",
+            (
+                "- model: fast\n  input: 1\n  output: 2\n  tiers:\n  - {above_prompt_tokens: 9, input: 2}\n"
+                "  - {above_prompt_tokens: 9, input: 3}\n"
+            ),
             "prices.yaml:6:5: two tiers begin above 9 prompt tokens; the first stands at prices.yaml:5:5",
         ),
         (
-            "- {model: fast, input: 1, output: 2, valid_from: 2026-08-21}\n"
-            "- {model: slow, input: 1, output: 2, valid_from: 2026-08-21}\n"
-            "- {model: fast, input: 3, output: 2, valid_from: 2026-08-21T02:00+02:00}\n",
-            "prices.yaml:3:3: two prices of one model hold from 2026-08-21T02:00+02:00 on; "
-            "the first stands at prices.yaml:1:3\n    give each its own `valid_from`, or drop one",
+            (
+                "- {model: fast, input: 1, output: 2, valid_from: 2026-08-21}\n"
+                "- {model: slow, input: 1, output: 2, valid_from: 2026-08-21}\n"
+                "- {model: fast, input: 3, output: 2, valid_from: 2026-08-21T02:00+02:00}\n"
+            ),
+            (
+                "prices.yaml:3:3: two prices of one model hold from 2026-08-21T02:00+02:00 on; "
+                "the first stands at prices.yaml:1:3\n    give each its own `valid_from`, or drop one"
+            ),
         ),
         (
             "- {model: fast, input: 1, output: 2}\n- {model: fast, input: 3, output: 2}\n",
-            "prices.yaml:2:3: two prices of one model hold at all times; the first stands at prices.yaml:1:3\n"
-            "    give each its own `valid_from`, or drop one",
+            (
+                "prices.yaml:2:3: two prices of one model hold at all times; the first stands at prices.yaml:1:3\n"
+                "    give each its own `valid_from`, or drop one"
+            ),
         ),
     ],
 )
@@ -218,23 +230,31 @@ def list_warnings(loaded: LoadedJob) -> list[str]:
     [
         (
             "- {model: fast, input: 0.00000125, output: 2}\n",
-            "prices.yaml:1:17: `input` is USD 0.00000125 per 1M tokens, which looks like a price per token\n"
-            "    did you mean `input: 1.25`?",
+            (
+                "prices.yaml:1:17: `input` is USD 0.00000125 per 1M tokens, which looks like a price per token\n"
+                "    did you mean `input: 1.25`?"
+            ),
         ),
         (
             "- {model: fast, input: 0.5, output: 0.0006}\n",
-            "prices.yaml:1:29: `output` is USD 0.0006 per 1M tokens, which looks like a price per 1,000 tokens\n"
-            "    did you mean `output: 0.6`?",
+            (
+                "prices.yaml:1:29: `output` is USD 0.0006 per 1M tokens, which looks like a price per 1,000 tokens\n"
+                "    did you mean `output: 0.6`?"
+            ),
         ),
         (
             "- {model: fast, input: 1, output: 2, cached_input: 10}\n",
-            "prices.yaml:1:38: `cached_input` (10) is above `input` (1)\n"
-            "    tokens read from the cache cost less everywhere; are the two swapped?",
+            (
+                "prices.yaml:1:38: `cached_input` (10) is above `input` (1)\n"
+                "    tokens read from the cache cost less everywhere; are the two swapped?"
+            ),
         ),
         (
             "- {model: fast, input: 1, output: 2, tiers: [{above_prompt_tokens: 9, cached_input: 1.5}]}\n",
-            "prices.yaml:1:71: `cached_input` (1.5) is above `input` (1)\n"
-            "    tokens read from the cache cost less everywhere; are the two swapped?",
+            (
+                "prices.yaml:1:71: `cached_input` (1.5) is above `input` (1)\n"
+                "    tokens read from the cache cost less everywhere; are the two swapped?"
+            ),
         ),
         (
             "- {model: 'gpt-*', input: 1, output: 2}\n",
@@ -246,8 +266,10 @@ def list_warnings(loaded: LoadedJob) -> list[str]:
         ),
         (
             "- {model: fast, input: 1, output: 2, valid_from: 2999-01-01}\n",
-            "prices.yaml:1:3: the price of fast begins at 2999-01-01: until then what it costs is unknown\n"
-            "    leave `valid_from` out of the price that always held",
+            (
+                "prices.yaml:1:3: the price of fast begins at 2999-01-01: until then what it costs is unknown\n"
+                "    leave `valid_from` out of the price that always held"
+            ),
         ),
     ],
 )
