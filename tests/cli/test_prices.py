@@ -89,6 +89,16 @@ def test_require_cost_refuses_a_model_without_a_price(folder: Path, command: str
     assert not (folder / "reports").exists()
 
 
+def test_resume_asks_for_costs_as_the_first_call_did(folder: Path) -> None:
+    """What `--require-cost` was said of a run holds for its resumes: a price that was lost meanwhile is exit 2."""
+    assert call_evalrun("run", "job.yaml", "--require-cost", "--progress", "none", cwd=folder).returncode == 0
+    (folder / "prices.yaml").write_text("- {model: careful, input: 1, output: 2}\n", "utf-8")
+    (run,) = folder.glob("reports/*/*/")
+    result = call_evalrun("run", "job.yaml", "--resume", run.name, "--progress", "none", cwd=folder)
+    assert result.returncode == 2
+    assert "no price is known of fast, and --require-cost asks for one" in result.stderr
+
+
 def test_require_cost_looks_at_the_models_that_are_asked(folder: Path) -> None:
     """A model that the selection leaves out needs no price."""
     (folder / "prices.yaml").write_text("- {model: careful, input: 1, output: 2}\n", "utf-8")

@@ -192,7 +192,11 @@ def test_price_that_replies_do_not_tell_apart_is_unknown(more: dict[str, Any], p
 
 def test_image_tokens_that_cost_as_much_as_text_do_not_matter() -> None:
     """A rate of its own that is no other than that of text is no obstacle, nor are fees for searches."""
-    more = {"input_image_mtok": Decimal(1), "web_searches_kcount": Decimal(10), "cache_write_1h_mtok": Decimal(2)}
+    more: dict[str, Any] = {
+        "input_image_mtok": Decimal(1),
+        "web_searches_kcount": Decimal(10),
+        "cache_write_1h_mtok": Decimal(2),
+    }
     assert convert(make_model(make_prices(**more))).prices
 
 
@@ -205,9 +209,15 @@ def test_prices_that_begin_later_are_kept_with_their_dates() -> None:
     """The price of today and those to come are taken, those of the past are not."""
     prices = [types.ConditionalPrice(prices=make_prices("1")), start("2026-08-21", make_prices("2"))]
     found = convert(make_model([*prices, start("2027-01-01", make_prices("3"))])).prices
-    assert [(price.valid_from, price.input) for price in found.entries] == [("2026-08-21", 2), ("2027-01-01", 3)]
+    assert [(price.valid_from, price.input) for price in found.entries] == [
+        ("2026-08-21", Decimal(2)),
+        ("2027-01-01", Decimal(3)),
+    ]
     early = convert(make_model(prices), at=datetime(2026, 8, 20, 23, 59, tzinfo=UTC)).prices
-    assert [(price.valid_from, price.input) for price in early.entries] == [(None, 1), ("2026-08-21", 2)]
+    assert [(price.valid_from, price.input) for price in early.entries] == [
+        (None, Decimal(1)),
+        ("2026-08-21", Decimal(2)),
+    ]
 
 
 def test_price_that_is_still_to_come_is_not_taken_for_today() -> None:
@@ -257,11 +267,11 @@ def test_tier_without_one_factor_is_told() -> None:
 def test_sellers_at_one_address_with_other_prices_are_not_chosen_between() -> None:
     """Two providers that fit an address give a price only where theirs is the same."""
     seller = Seller("https://api.acme.example/v1", None)
-    for rate, count in (("1", 1), ("9", 0)):
-        providers = [make_provider("a", make_model(make_prices())), make_provider("b", make_model(make_prices(rate)))]
-        answer = price_library._ask(providers, "m", seller, library="lib 1", at=AT)
-        assert len(answer.prices.entries) == count
-    assert answer.notes == ("lib 1 has prices of several sellers (a, b) that differ; none was taken",)
+    first = make_provider("a", make_model(make_prices()))
+    alike, other = (make_provider("b", make_model(make_prices(rate))) for rate in ("1", "9"))
+    answers = [price_library._ask([first, each], "m", seller, library="lib 1", at=AT) for each in (alike, other)]
+    assert [len(answer.prices.entries) for answer in answers] == [1, 0]
+    assert answers[1].notes == ("lib 1 has prices of several sellers (a, b) that differ; none was taken",)
 
 
 def test_library_that_is_not_installed_has_no_say(monkeypatch: pytest.MonkeyPatch) -> None:

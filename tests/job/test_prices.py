@@ -1,5 +1,6 @@
 """Prices in a job and in the file that it names: whose is whose, and what is refused with its line."""
 
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -304,3 +305,17 @@ def test_secret_in_a_price_file_is_never_repeated() -> None:
     key = "sk-" + "a1" * 20
     (problem, *_) = fail_with(f"- {{model: {key}, input: 1, output: 2}}\n")
     assert key not in problem
+
+
+def test_prices_as_the_page_shows_them_are_taken() -> None:
+    """Every example of docs/prices.md is what a job or a price file may hold, without a warning of its own."""
+    page = (Path(__file__).parents[2] / "docs" / "prices.md").read_text("utf-8")
+    single, dated, _, shared = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    head = "prompts: [{name: p, user: hi}]\nsamples: [{id: a}]\nendpoints: {g: {base_url: https://g.example/v1}}\n"
+    assert load(head + single).prices["gpt-5.6-terra"].entries[0].tiers[0].above_prompt_tokens == 272_000
+    assert len(load(head + "models:\n  - name: m\n" + dated).prices["m"].entries) == 2
+    models = (
+        "models: [{name: gpt-5.1-2025-11-13}, {name: gpt-5.6-sol}, {name: gemini-2.5-flash}]\nprices: prices.yaml\n"
+    )
+    loaded = load_with(shared, head + models)
+    assert (len(loaded.prices), loaded.warnings) == (3, ())
