@@ -178,11 +178,10 @@ def _convert(model: "ModelInfo", origin: str, library: str, at: datetime) -> Lib
         entries = tuple(_list_entries(model, at.astimezone(UTC), unknown))
     except _CannotSayError as error:
         return LibraryAnswer(notes=(f"{library} knows it, but {error}; none was taken",))
-    notes = [
-        f"{library} has rates for `{tier}` that no multiplier gives; such replies have no known cost"
-        for tier in unknown
-        if tier != "batch"  # No reply of a run is of a batch.
-    ]
+    tiers = ", ".join(f"`{tier}`" for tier in unknown if tier != "batch")  # No reply of a run is of a batch.
+    notes = (
+        [f"{library} has rates for {tiers} that no multiplier gives; such replies have no known cost"] if tiers else []
+    )
     prices = ModelPrices(entries, CostSource.LIBRARY, origin=origin, library=library)
     return LibraryAnswer(prices=prices, notes=tuple(notes))
 

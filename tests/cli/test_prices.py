@@ -1,6 +1,7 @@
 """Prices through the command line: unknown ones refused when asked, the used ones kept with the run and shown."""
 
 import json
+import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,10 @@ def test_price_from_the_library_is_said_and_kept(folder: Path) -> None:
     pytest.importorskip("genai_prices", minversion="0.2.3")
     job = """\
 endpoints: {gateway: {base_url: https://api.openai.com/v1, api_key_env: NO_SUCH_KEY}}
-models: [{name: mine, model: gpt-5.1}, {name: newest, model: gpt-5.1-2026-01-01}]
+models:
+  - {name: mine, model: gpt-5.1}
+  - {name: newest, model: gpt-5.1-2026-01-01}
+  - {name: dated, model: gpt-5-nano-2025-08-07}
 prompts: [{name: p, user: hi}]
 samples: [{id: a}]
 """
@@ -136,10 +140,23 @@ samples: [{id: a}]
         assert result.returncode == 0
         assert "price of mine from genai-prices" in result.stderr
         assert "(openai/gpt-5.1)" in result.stderr
-        assert "no price for newest: what they cost will be unknown" in result.stderr
+        assert "price of dated: genai-prices" in result.stderr
+        assert "would take 'gpt-5-nano-2025-08-07' for 'gpt-5-nano'" in result.stderr
+        assert "no price for newest, dated: what they cost will be unknown" in result.stderr
     result = call_evalrun("plan", "job.yaml", "--require-cost", cwd=folder)
     assert result.returncode == 2
     assert "no price is known of newest" in result.stderr
+
+
+def test_without_the_library_nothing_is_said_of_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the extra is not installed a model without a price is unknown, as ever."""
+    monkeypatch.setitem(sys.modules, "genai_prices.data_snapshot", None)
+    job = JOB[JOB.index("prompts") :].replace("prices: prices.yaml\n", "")
+    head = "endpoints: {gateway: {base_url: https://api.openai.com/v1}}\nmodels: [{name: gpt-5.1}]\n"
+    (folder / "job.yaml").write_text(head + job, "utf-8")
+    result = call_evalrun("plan", "job.yaml", cwd=folder)
+    assert "no price for gpt-5.1: what they cost will be unknown" in result.stderr
+    assert "price of" not in result.stderr
 
 
 def test_simulator_never_asks_the_library(folder: Path) -> None:
