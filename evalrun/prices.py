@@ -62,12 +62,16 @@ class ModelPrices:
     library: str | None = None
     """The price library with its version; None when the prices are not from there."""
     _newest_first: tuple[tuple[datetime, PriceOptions], ...] = field(init=False, repr=False, compare=False)
+    _only: PriceOptions | None = field(init=False, repr=False, compare=False)
+    """The price of a model that costs the same at all times, as most do."""
 
     def __post_init__(self) -> None:
         """Sort the prices once, since each attempt asks."""
         dated = [(parse_valid_from(price.valid_from) or _ALWAYS, price) for price in self.entries]
         dated.sort(key=lambda each: each[0], reverse=True)
         object.__setattr__(self, "_newest_first", tuple(dated))
+        is_constant = len(dated) == 1 and dated[0][0] == _ALWAYS
+        object.__setattr__(self, "_only", dated[0][1] if is_constant else None)
 
     @classmethod
     def of(cls, price: PriceOptions | None) -> "ModelPrices":
@@ -79,6 +83,9 @@ class ModelPrices:
 
     def find(self, at: datetime) -> PriceOptions | None:
         """Return the newest price that holds at a time; None when none holds yet."""
+        return self._only or self._search(at)
+
+    def _search(self, at: datetime) -> PriceOptions | None:
         for starts_at, price in self._newest_first:
             if starts_at <= at:
                 return price
