@@ -95,7 +95,11 @@ class SimulatedLimits(_Options):
     """A reply that is not streamed and takes longer is cut off with 504, as proxies do."""
 
 
-UsageDialect = Literal["openai", "deepseek", "gemini", "openrouter", "none"]
+UsageDialect = Literal["openai", "continuous", "deepseek", "gemini", "openrouter", "anthropic", "responses", "none"]
+
+
+_ALL = 1 + 1e-9
+"""Of shares, whose sum is rounded: ten times 0.1 is all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,17 +123,31 @@ class ProfileOptions(_Options):
     reasoning_tokens: Annotated[int, Ge(0), Le(1_000_000)] = 0
     """Reasoning tokens of each reply, billed within completion_tokens; above 0 a reasoning text is sent too."""
     cached_share: Ratio = 0.0
-    """Share of the prompt tokens that is reported as read from the cache."""
+    """Share of the prompt tokens, sounds left out, that is billed as read from the cache."""
+    cache_write_share: Ratio = 0.0
+    """Share of the prompt tokens, sounds left out, that is billed as written to the cache."""
     usage: UsageDialect = "openai"
-    """Dialect in which token counts are reported; `none` reports none."""
+    """Dialect in which token counts are reported; `continuous` is OpenAI's, in each chunk of a stream so far; `none`
+    reports none."""
     answers_as: Text | None = None
     """Model id in the reply; default: the one asked for."""
     service_tier: Text | None = None
     """Service tier in the reply, whatever was asked for; default: `default`, or the one asked for."""
+    service_tiers: Mapping[Text, Ratio] = field(default_factory=dict)
+    """Other tiers, and the share of the requests that is served at each: {flex: 0.2, priority: 0.1}."""
     limits: SimulatedLimits = field(default_factory=SimulatedLimits)
     """Rate limits and quota."""
     quirks: Mapping[Text, Ratio] = field(default_factory=dict)
     """Misbehaviour by id (`evalrun simulate --list-quirks`) and the share of attempts it befalls: {Q09: 0.1}."""
+
+    def __post_init__(self) -> None:
+        """Refuse shares of one thing that are more than all of it."""
+        if self.cached_share + self.cache_write_share > _ALL:
+            msg = "`cached_share` and `cache_write_share` are shares of one prompt: together at most 1"
+            raise ValueError(msg)
+        if sum(self.service_tiers.values()) > _ALL:
+            msg = "the shares of `service_tiers` are together at most 1"
+            raise ValueError(msg)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

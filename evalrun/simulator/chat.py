@@ -8,7 +8,7 @@ in a thread, so that others need not wait for it.
 import binascii
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
@@ -20,7 +20,7 @@ from evalrun.records import SIMULATOR_VERSION
 from evalrun.simulator.answer_book import AnswerBook
 from evalrun.simulator.codec import parse_json
 from evalrun.simulator.connection import HttpRequest, Respond, make_error_response
-from evalrun.simulator.ledger import Ending, Ledger, LedgerKey, Visit
+from evalrun.simulator.ledger import DEFAULT_TIER, Ending, Ledger, LedgerKey, Visit
 from evalrun.simulator.limits import Denial, Limiter
 from evalrun.simulator.quirks.apply import QUIRK_HEADER, bend, choose_quirks, is_bent
 from evalrun.simulator.quirks.quirk import Quirk
@@ -35,8 +35,9 @@ from evalrun.simulator.replies import (
     make_chat_request,
     make_draft,
 )
-from evalrun.simulator.script import Piece, Script
+from evalrun.simulator.script import Draft, Piece, Script
 from evalrun.simulator.tokens import count_prompt_tokens, find_output_limit
+from evalrun.simulator.usage import Counts
 from evalrun.simulator.validate import Dialect, check_body, drop_not_given
 
 ANSWER_HEADER: Final = "X-Simulator-Answer"
@@ -69,8 +70,9 @@ class _Order(NamedTuple):
 class _Bill:
     """What a reply costs, and what becomes of it."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    counts: Counts = field(default_factory=Counts)
+    service_tier: str = DEFAULT_TIER
+    """As the reply tells it."""
     ending: Ending = "completions"
 
 
@@ -199,9 +201,9 @@ async def _reply(order: _Order, visit: Visit, respond: Respond) -> None:
     delay_s, script.delay_s = script.delay_s, 0.0
     if delay_s > 0:
         await anyio.sleep(delay_s)
-    visit.bill(bill.prompt_tokens, bill.completion_tokens)
+    visit.bill(bill.counts, bill.service_tier)
     if order.limiter is not None:
-        order.limiter.bill(bill.prompt_tokens + bill.completion_tokens)
+        order.limiter.bill(bill.counts.prompt + bill.counts.completion)
     await respond(script)
     visit.settle(bill.ending)
 
@@ -214,8 +216,9 @@ async def _write_reply(order: _Order, visit: Visit, bill: _Bill) -> Script:
         draft = make_draft(order.asked, order.profile)
     _charge(order, draft.completion_tokens)
     draft.headers = _make_headers(order, visit, draft.delay_s) | draft.headers
+    tier = _read_tier(draft) or DEFAULT_TIER
     script = bend(draft, order.quirks)
-    bill.prompt_tokens, bill.completion_tokens = draft.prompt_tokens, draft.completion_tokens
+    bill.counts, bill.service_tier = draft.counts, _read_tier(draft) or tier
     if draft.status != HTTPStatus.OK:
         # Only while it was made did it show that the request cannot be answered, e.g. for its schema.
         bill.ending = "errors"
@@ -224,6 +227,12 @@ async def _write_reply(order: _Order, visit: Visit, bill: _Bill) -> Script:
         # Before it leaves: who runs into a deadline or a reset must meet another draw the next time.
         visit.fail()
     return script
+
+
+def _read_tier(draft: Draft) -> str | None:
+    """Return the service tier that a draft tells; None when it tells none, as a page that took its place."""
+    tier = draft.completion.get("service_tier") if isinstance(draft.completion, dict) else None
+    return tier if isinstance(tier, str) else None
 
 
 def _is_heavy(body: Mapping[str, Any]) -> bool:

@@ -1,22 +1,27 @@
 """The simulator's ledger: what was asked, what was delivered, what was billed.
 
 Enters: each request as it comes and what became of it. Leaves: totals per model, and one line per key (sample, body,
-repeat, model), so that a test can prove what was sent and a bill can be checked. Kept always, per model and in total:
+repeat, model), so that a test can prove what was sent and a bill can be checked: tokens by what they are billed as, and
+replies by the service tier that they told. Kept always, per model and in total:
 requests = completions + errors + rate_limited + quota_refused + quirked + abandoned + in flight. A reply is billed when
 it is made; it counts as delivered when the connection took all of it, the last chunk of a stream too. A row was bought
-once if its completions are 1 and none of its requests was quirked or abandoned. Memory: some 350 bytes per key, for the
+once if its completions are 1 and none of its requests was quirked or abandoned. Memory: some 400 bytes per key, for the
 first `max_keys` keys; later ones count in the totals alone, and the ledger says how many requests that were.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from types import TracebackType
 from typing import Any, Final, Literal, NamedTuple, Self
 
 from evalrun.records import SCHEMA_VERSION, SIMULATOR_VERSION
+from evalrun.simulator.usage import Counts
 
 MAX_KEYS = 200_000
-"""Keys listed by default, about 70 MB when full."""
+"""Keys listed by default, about 80 MB when full."""
 
+DEFAULT_TIER: Final = "default"
+"""Of a reply that tells no service tier."""
 
 Ending = Literal["completions", "errors", "rate_limited", "quota_refused", "quirked"]
 """What became of a request whose reply the connection took: a field of `Tally`."""
@@ -41,15 +46,42 @@ class Tally:
     """Replies that a quirk changed, carried out to the end that the quirk gave them."""
     abandoned: int = 0
     """Requests whose connection was gone before the reply was."""
+    billed: int = 0
+    """Replies that were billed, whatever became of them."""
     prompt_tokens: int = 0
     """Billed."""
     completion_tokens: int = 0
     """Billed."""
+    cached_tokens: int = 0
+    """Billed as read from the cache, within `prompt_tokens`."""
+    cache_write_tokens: int = 0
+    """Billed as written to the cache, within `prompt_tokens`."""
+    audio_input_tokens: int = 0
+    """Billed as sound, within `prompt_tokens`."""
+    reasoning_tokens: int = 0
+    """Billed as reasoning, within `completion_tokens`."""
+    audio_output_tokens: int = 0
+    """Billed as speech, within `completion_tokens`."""
+
+    def book(self, counts: Counts) -> None:
+        """Add the bill of one reply."""
+        self.billed += 1
+        self.prompt_tokens += counts.prompt
+        self.completion_tokens += counts.completion
+        self.cached_tokens += counts.cached
+        self.cache_write_tokens += counts.cache_write
+        self.audio_input_tokens += counts.audio_input
+        self.reasoning_tokens += counts.reasoning
+        self.audio_output_tokens += counts.audio
 
     def to_json(self) -> dict[str, int]:
         """Return the counts under their names, with the sum of tokens."""
         shown = {name: getattr(self, name) for name in _COUNTS}
         return {**shown, "total_tokens": self.prompt_tokens + self.completion_tokens}
+
+    def show_bill(self) -> dict[str, int]:
+        """Return what was billed under its names."""
+        return {name: getattr(self, name) for name in _BILLED}
 
     def add(self, other: "Tally") -> None:
         """Add another's counts."""
@@ -58,6 +90,7 @@ class Tally:
 
 
 _COUNTS: Final = tuple(field.name for field in fields(Tally))
+_BILLED: Final = _COUNTS[_COUNTS.index("billed") :]
 
 
 class LedgerKey(NamedTuple):
@@ -92,6 +125,10 @@ class Ledger:
     """Requests whose keys are not listed, for there were too many."""
     models: dict[str, Tally] = field(default_factory=dict)
     keys: dict[LedgerKey, Tally] = field(default_factory=dict)
+    tiers: dict[tuple[str, str], Tally] = field(default_factory=dict)
+    """Bills by model and service tier."""
+    other_tiers: dict[LedgerKey, dict[str, int]] = field(default_factory=dict)
+    """Billed replies by tier, for listed keys that had some at another tier than `DEFAULT_TIER`."""
     failures: dict[LedgerKey, int] = field(default_factory=dict)
     """Errors and quirks drawn since the last completion of a key, for keys that have some."""
 
@@ -130,7 +167,7 @@ class Ledger:
             "schema_version": SCHEMA_VERSION,
             "simulator_version": SIMULATOR_VERSION,
             "totals": {**total.to_json(), "rejected": self.rejected},
-            "models": {name: self.models[name].to_json() for name in sorted(self.models)},
+            "models": {name: self._show_model(name) for name in sorted(self.models)},
             "in_flight": self.in_flight,
             "max_in_flight": self.max_in_flight,
             "keys": len(self.keys),
@@ -140,8 +177,43 @@ class Ledger:
             "unmatched_requests": self.unmatched,
         }
         if has_detail:
-            shown["detail"] = [_show_key(key, tally) for key, tally in self.keys.items()]
+            shown["detail"] = [self._show_key(key, tally) for key, tally in self.keys.items()]
         return shown
+
+    def book(self, key: LedgerKey, tallies: Sequence[Tally], counts: Counts, tier: str) -> None:
+        """Book the bill of one reply.
+
+        Args:
+            key: What was asked.
+            tallies: Those of its model and, when it is listed, of the key itself.
+            counts: The reply's tokens.
+            tier: The service tier that it tells.
+        """
+        of_tier = self.tiers.get((key.model, tier))
+        if of_tier is None:
+            of_tier = self.tiers[key.model, tier] = Tally()
+        of_tier.book(counts)
+        for tally in tallies:
+            tally.book(counts)
+        if tier != DEFAULT_TIER and key in self.keys:
+            n_by_tier = self.other_tiers.setdefault(key, {})
+            n_by_tier[tier] = n_by_tier.get(tier, 0) + 1
+
+    def _show_model(self, model: str) -> dict[str, Any]:
+        tiers = {tier: tally.show_bill() for (name, tier), tally in sorted(self.tiers.items()) if name == model}
+        return {**self.models[model].to_json(), "service_tiers": tiers}
+
+    def _show_key(self, key: LedgerKey, tally: Tally) -> dict[str, Any]:
+        others = self.other_tiers.get(key, {})
+        n_default = tally.billed - sum(others.values())
+        return {
+            "sample": key.sample,
+            "body_digest": key.body.hex(),
+            "repeat": key.repeat,
+            "model": key.model,
+            **tally.to_json(),
+            "service_tiers": {DEFAULT_TIER: n_default, **others} if n_default else others,
+        }
 
 
 class Visit:
@@ -180,11 +252,10 @@ class Visit:
             for tally in self._tallies:
                 tally.abandoned += 1
 
-    def bill(self, prompt_tokens: int, completion_tokens: int) -> None:
-        """Book the tokens of a reply that was made, whatever becomes of it."""
-        for tally in self._tallies:
-            tally.prompt_tokens += prompt_tokens
-            tally.completion_tokens += completion_tokens
+    def bill(self, counts: Counts, service_tier: str = DEFAULT_TIER) -> None:
+        """Book the tokens of a reply that was made, whatever becomes of it; without any, nothing is billed."""
+        if counts.prompt or counts.completion:
+            self._ledger.book(self._key, self._tallies, counts, service_tier)
 
     def fail(self) -> None:
         """Move the key's attempt on: an error was drawn, or a quirk."""
@@ -200,13 +271,3 @@ class Visit:
             self._ledger.failures.pop(self._key, None)
         for tally in self._tallies:
             setattr(tally, ending, getattr(tally, ending) + 1)
-
-
-def _show_key(key: LedgerKey, tally: Tally) -> dict[str, Any]:
-    return {
-        "sample": key.sample,
-        "body_digest": key.body.hex(),
-        "repeat": key.repeat,
-        "model": key.model,
-        **tally.to_json(),
-    }

@@ -5,7 +5,7 @@ pace and its bill. The answer header makes a reply right or wrong (`draws`, `ans
 end of the prompt. A stream, put together again, is the reply that would have come without it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -95,8 +95,7 @@ def make_draft(asked: ChatRequest, profile: ProfileOptions) -> Draft:
     """
     body = asked.body
     created = FIRST_CREATED_AT + asked.seed % 1_000_000
-    prompt_tokens = tokens.count_prompt_tokens(body["messages"])
-    counts = Counts(prompt=prompt_tokens, cached=int(prompt_tokens * profile.cached_share))
+    counts = _count_prompt(body["messages"], profile)
     choices = _make_choices(asked, profile, created, counts)
     if isinstance(choices, Refusal):
         return Draft(completion=choices.to_error(), status=choices.status)
@@ -107,12 +106,12 @@ def make_draft(asked: ChatRequest, profile: ProfileOptions) -> Draft:
         "model": profile.answers_as or body["model"],
         "choices": choices,
         "usage": make_usage(profile.usage, counts),
-        "service_tier": _find_service_tier(body, profile),
+        "service_tier": _find_service_tier(asked, profile),
         "system_fingerprint": SYSTEM_FINGERPRINT,
     }
     if completion["usage"] is None:
         del completion["usage"]
-    draft = Draft(completion=completion, prompt_tokens=prompt_tokens, completion_tokens=counts.completion)
+    draft = Draft(completion=completion, counts=counts)
     if asked.is_stream:
         draft.chunks = _cut_into_chunks(asked, profile, completion)
     _set_pace(draft, asked, profile)
@@ -155,8 +154,23 @@ def _make_choices(
     return choices
 
 
-def _find_service_tier(body: Mapping[str, Any], profile: ProfileOptions) -> str:
-    wanted = body.get("service_tier")
+def _count_prompt(messages: Sequence[Mapping[str, Any]], profile: ProfileOptions) -> Counts:
+    """Return the prompt's tokens, each billed as one thing: read from the cache, written to it, a sound, or plain."""
+    counts = Counts(prompt=tokens.count_prompt_tokens(messages), audio_input=tokens.count_audio_tokens(messages))
+    n_cacheable = counts.prompt - counts.audio_input
+    counts.cached = int(n_cacheable * profile.cached_share)
+    counts.cache_write = min(int(n_cacheable * profile.cache_write_share), n_cacheable - counts.cached)
+    return counts
+
+
+def _find_service_tier(asked: ChatRequest, profile: ProfileOptions) -> str:
+    if profile.service_tiers:
+        draw = draws.draw_uniform(asked.digest, "service tier")
+        for tier, share in profile.service_tiers.items():
+            if draw < share:
+                return tier
+            draw -= share
+    wanted = asked.body.get("service_tier")
     return profile.service_tier or ("default" if wanted in (None, "auto") else str(wanted))
 
 
@@ -168,6 +182,7 @@ def _cut_into_chunks(asked: ChatRequest, profile: ProfileOptions, completion: Ma
         include_usage=asked.include_usage or profile.usage == "openrouter",
         # OpenAI's default; the gateway's documentation knows of no such thing.
         has_obfuscation=asked.dialect == "openai" and options.get("include_obfuscation") is not False,
+        is_continuous=profile.usage == "continuous",
     )
 
 

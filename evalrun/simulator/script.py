@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from evalrun.simulator.codec import encode_json
+from evalrun.simulator.usage import Counts
 
 Framing = Literal["length", "chunked", "close", "raw"]
 """How the body's end is told: by `content-length`, by chunks, by the close; `raw` pieces hold the whole response."""
@@ -33,10 +34,18 @@ class Draft:
     """From the whole request to the reply's first byte."""
     gap_s: float = 0.0
     """Between two chunks of a stream."""
-    prompt_tokens: int = 0
+    counts: Counts = field(default_factory=Counts)
     """Billed."""
-    completion_tokens: int = 0
-    """Billed."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Billed, all of them."""
+        return self.counts.prompt
+
+    @property
+    def completion_tokens(self) -> int:
+        """Billed, all of them."""
+        return self.counts.completion
 
     @property
     def is_stream(self) -> bool:

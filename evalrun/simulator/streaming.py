@@ -4,7 +4,7 @@ Enters: the whole `chat.completion` object. Leaves: `chat.completion.chunk` obje
 together again, the chunks are the completion. The deltas of several choices interleave.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, zip_longest
 from typing import Any, Final
 
@@ -19,7 +19,11 @@ Delta = dict[str, Any]
 
 
 def make_chunks(
-    completion: Mapping[str, Any], *, include_usage: bool = False, has_obfuscation: bool = False
+    completion: Mapping[str, Any],
+    *,
+    include_usage: bool = False,
+    has_obfuscation: bool = False,
+    is_continuous: bool = False,
 ) -> list[dict[str, Any]]:
     """Return the chunks of a stream.
 
@@ -27,10 +31,11 @@ def make_chunks(
         completion: The whole reply.
         include_usage: Whether a chunk with no choices tells the usage at the end; the others then carry a null.
         has_obfuscation: Whether chunks are padded, so that their sizes tell less about their text.
+        is_continuous: Whether each chunk tells the usage so far, asked or not, in place of that chunk.
     """
     head = {"id": completion["id"], "object": "chat.completion.chunk"}
     head |= {name: completion[name] for name in _HEAD if name in completion}
-    has_usage = include_usage and "usage" in completion
+    has_usage = include_usage and not is_continuous and "usage" in completion
     tail: dict[str, Any] = {"usage": None} if has_usage else {}
     chunks = []
     for choice, delta, logprobs, finish_reason in _interleave(completion["choices"]):
@@ -41,9 +46,33 @@ def make_chunks(
             chunk["obfuscation"] = _make_padding(chunk["choices"][0]["delta"])
     if has_usage:
         chunks.append({**head, "choices": [], "usage": completion["usage"]})
+    if is_continuous and "usage" in completion:
+        tell_usage_so_far(chunks, completion["usage"])
     return chunks
 
 
+def tell_usage_so_far(chunks: Sequence[dict[str, Any]], usage: Any) -> None:
+    """Tell in each chunk what has been used up to it; a usage without OpenAI's counts in the last one alone.
+
+    Args:
+        chunks: All chunks of a stream, without one for the usage.
+        usage: Of the whole reply.
+    """
+    if not (isinstance(usage, dict) and all(type(usage.get(name)) is int for name in _TOTALS)):
+        chunks[-1]["usage"] = usage
+        return
+    details = usage.get("completion_tokens_details")
+    for place, chunk in enumerate(chunks, start=1):
+        completion_tokens = usage["completion_tokens"] * place // len(chunks)
+        total_tokens = usage["total_tokens"] - usage["completion_tokens"] + completion_tokens
+        chunk["usage"] = {**usage, "completion_tokens": completion_tokens, "total_tokens": total_tokens}
+        if isinstance(details, dict):
+            # No part is larger than what there is of the whole.
+            parts = {name: count and min(count, completion_tokens) for name, count in details.items()}
+            chunk["usage"]["completion_tokens_details"] = parts
+
+
+_TOTALS: Final = ("completion_tokens", "total_tokens")
 _HEAD: Final = ("created", "model", "service_tier", "system_fingerprint")
 
 _Step = tuple[int, Delta, Any, str | None]

@@ -63,6 +63,13 @@ def count_prompt_tokens(messages: Sequence[Mapping[str, Any]]) -> int:
     return n_tokens
 
 
+def count_audio_tokens(messages: Sequence[Mapping[str, Any]]) -> int:
+    """Return the prompt tokens of valid chat messages that are of sounds."""
+    contents = [content for message in messages if isinstance(content := message.get("content"), list)]
+    kinds: list[str] = [part["type"] for content in contents for part in content]
+    return kinds.count("input_audio") * TOKENS_PER_PART["input_audio"]
+
+
 def find_output_limit(body: Mapping[str, Any]) -> int | None:
     """Return the most tokens that one choice of a reply to a valid body may have; None when the body sets no limit."""
     old: int | None = body.get("max_tokens")

@@ -5,6 +5,7 @@ from typing import get_args
 import pytest
 
 from evalrun.simulator.ledger import Ending, Ledger, LedgerKey
+from evalrun.simulator.usage import Counts
 
 KEY = LedgerKey("s1", b"\x01", 0, "careful")
 OTHER = LedgerKey("s2", b"\x01", 0, "careful")
@@ -13,7 +14,7 @@ OTHER = LedgerKey("s2", b"\x01", 0, "careful")
 def visit(ledger: Ledger, key: LedgerKey = KEY) -> None:
     """Make one delivered completion of 3 + 2 tokens."""
     with ledger.open_visit(key) as opened:
-        opened.bill(3, 2)
+        opened.bill(Counts(prompt=3, completion=2))
         opened.settle("completions")
 
 
@@ -54,7 +55,7 @@ def test_ledger_bills_what_nobody_took() -> None:
     """A reply that was made is billed though its connection was gone."""
     ledger = Ledger()
     with ledger.open_visit(KEY) as opened:
-        opened.bill(3, 2)
+        opened.bill(Counts(prompt=3, completion=2))
     totals = ledger.to_json()["totals"]
     assert (totals["abandoned"], totals["completions"], totals["total_tokens"]) == (1, 0, 5)
 
@@ -77,7 +78,7 @@ def test_ledger_numbers_failures_until_a_completion() -> None:
             if has_failed:
                 opened.fail()
             else:
-                opened.bill(1, 1)
+                opened.bill(Counts(prompt=1, completion=1))
             opened.settle("errors" if has_failed else "completions")
     assert numbers == [0, 1, 2, 0]
     assert ledger.to_json()["totals"]["errors"] == 3
@@ -100,3 +101,45 @@ def test_ledger_forgets_the_oldest_failures() -> None:
         with ledger.open_visit(LedgerKey(str(i), b"", 0, "careful")) as opened:
             opened.fail()
     assert len(ledger.failures) == 10
+
+
+def test_ledger_bills_by_bucket() -> None:
+    """What has a price of its own is told apart, in the key's line, its model's and the total."""
+    ledger = Ledger()
+    counts = Counts(prompt=100, cached=40, cache_write=20, audio_input=10, completion=30, reasoning=12, audio=5)
+    with ledger.open_visit(KEY) as opened:
+        opened.bill(counts)
+        opened.settle("completions")
+    shown = ledger.to_json(has_detail=True)
+    names = [
+        "billed", "prompt_tokens", "cached_tokens", "cache_write_tokens", "audio_input_tokens", "completion_tokens",
+        "reasoning_tokens", "audio_output_tokens", "total_tokens",
+    ]  # fmt: skip
+    for line in (shown["totals"], shown["models"]["careful"], shown["detail"][0]):
+        assert [line[name] for name in names] == [1, 100, 40, 20, 10, 30, 12, 5, 130]
+
+
+def test_ledger_bills_by_service_tier() -> None:
+    """Bills are told apart by the tier that was answered: tokens for each model, replies for each key."""
+    ledger = Ledger()
+    for key, tier in ((KEY, "default"), (KEY, "flex"), (KEY, "flex"), (OTHER, "flex")):
+        with ledger.open_visit(key) as opened:
+            opened.bill(Counts(prompt=3, completion=2), tier)
+            opened.settle("completions")
+    shown = ledger.to_json(has_detail=True)
+    tiers = shown["models"]["careful"]["service_tiers"]
+    assert {tier: (told["billed"], told["prompt_tokens"]) for tier, told in tiers.items()} == {
+        "default": (1, 3), "flex": (3, 9),
+    }  # fmt: skip
+    assert [line["service_tiers"] for line in shown["detail"]] == [{"default": 1, "flex": 2}, {"flex": 1}]
+
+
+def test_ledger_bills_nothing_without_tokens() -> None:
+    """A refusal has no bill, and no tier."""
+    ledger = Ledger()
+    with ledger.open_visit(KEY) as opened:
+        opened.bill(Counts())
+        opened.settle("errors")
+    shown = ledger.to_json(has_detail=True)
+    assert (shown["totals"]["billed"], shown["models"]["careful"]["service_tiers"]) == (0, {})
+    assert shown["detail"][0]["service_tiers"] == {}

@@ -265,6 +265,50 @@ def test_cached_share_of_the_prompt_is_told() -> None:
     assert (usage["prompt_tokens"], usage["prompt_tokens_details"]["cached_tokens"]) == (11, 5)
 
 
+def test_prompt_tokens_are_billed_as_one_thing_each() -> None:
+    """Sounds are never of the cache; its shares are of the rest, read and written side by side."""
+    sound = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
+    body = make_body(messages=[{"role": "user", "content": [{"type": "text", "text": "Listen to this"}, sound]}])
+    made = draft(body, profile=ProfileOptions(cached_share=0.5, cache_write_share=0.5))
+    counts = made.counts
+    assert (counts.prompt, counts.audio_input, counts.cached, counts.cache_write) == (110, 100, 5, 5)
+    assert made.completion["usage"]["prompt_tokens_details"] == {
+        "cached_tokens": 5, "audio_tokens": 100, "cache_write_tokens": 5,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"cached_share": 0.6, "cache_write_share": 0.5}, "together at most 1"),
+        ({"service_tiers": {"flex": 0.6, "priority": 0.5}}, "together at most 1"),
+    ],
+)
+def test_shares_of_one_thing_are_at_most_all_of_it(settings: dict[str, Any], what: str) -> None:
+    """A profile that hands out more than there is, is refused when it is read."""
+    with pytest.raises(ValueError, match=what):
+        ProfileOptions(**settings)
+
+
+def test_shares_of_a_tenth_may_be_ten() -> None:
+    """What is all of it but for rounding is no more than all of it."""
+    assert len(ProfileOptions(service_tiers={str(n): 0.1 for n in range(10)}).service_tiers) == 10
+
+
+def test_service_tiers_befall_their_share_of_the_requests() -> None:
+    """Each request has its tier, the same each time; the rest keeps what it would have had."""
+    profile = ProfileOptions(service_tiers={"flex": 0.3, "priority": 0.2}, service_tier="scale")
+
+    def list_tiers() -> list[str]:
+        return [draft(make_body(), Hint(sample=str(n)), profile).completion["service_tier"] for n in range(400)]
+
+    tiers = list_tiers()
+    assert tiers == list_tiers()
+    counts = [tiers.count(tier) for tier in ("flex", "priority", "scale")]
+    assert counts == pytest.approx([120, 80, 200], abs=30)
+    assert sum(counts) == 400
+
+
 def test_dialect_without_usage_bills_all_the_same() -> None:
     """The reply has no usage, not a null; the ledger has the tokens."""
     made = draft(make_body(), Hint(answer="one two"), ProfileOptions(accuracy=1, usage="none"))

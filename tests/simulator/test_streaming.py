@@ -53,6 +53,17 @@ def test_stream_tells_no_usage_unless_asked() -> None:
     assert not any("usage" in chunk for chunk in chunks)
 
 
+def test_continuous_usage_comes_with_each_chunk() -> None:
+    """Asked or not, each chunk tells the usage so far, no part larger than its whole, and the last one the bill."""
+    profile = ProfileOptions(accuracy=1, usage="continuous", reasoning_tokens=3)
+    made = draft(make_body(stream_options={"include_usage": True}), profile)
+    told = [chunk["usage"] for chunk in made.chunks or ()]
+    counts = [(usage["completion_tokens"], usage["completion_tokens_details"]["reasoning_tokens"]) for usage in told]
+    assert counts == [(0, 0), (1, 1), (2, 2), (3, 3), (3, 3), (4, 3), (5, 3), (6, 3)]
+    assert {usage["total_tokens"] - usage["completion_tokens"] for usage in told} == {11}
+    assert told[-1] == made.completion["usage"]
+
+
 def test_usage_comes_in_a_last_chunk_without_choices() -> None:
     """With include_usage the last chunk has the usage and no choices; all others carry a null."""
     made = draft(make_body(stream_options={"include_usage": True}))

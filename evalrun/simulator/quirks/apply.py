@@ -114,10 +114,12 @@ def _edit(draft: Draft, quirks: Sequence[Quirk]) -> list[Quirk]:
     done = _apply(REPLACEMENTS, draft, quirks)
     texts = _apply(TEXTS, draft, quirks)
     if texts and draft.chunks:
+        first = draft.chunks[0]
         chunks = make_chunks(
             draft.completion,
-            include_usage="usage" in draft.chunks[0],
-            has_obfuscation="obfuscation" in draft.chunks[0],
+            include_usage="usage" in first,
+            has_obfuscation="obfuscation" in first,
+            is_continuous=first.get("usage") is not None,
         )
         draft.chunks = copy.deepcopy(chunks)
     return [*done, *texts, *_apply(EDITS, draft, quirks), *_apply(HEADERS, draft, quirks)]

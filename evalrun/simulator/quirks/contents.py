@@ -124,9 +124,9 @@ def _overrun_limit(draft: Draft, quirk: Quirk) -> bool:
         choice["message"]["content"] = text + _FILLER * n_more
         choice["finish_reason"] = "stop"
         added += n_more
-    draft.completion_tokens += added
+    draft.counts.completion += added
     usage = draft.completion.get("usage") if added else None
-    for name in ("completion_tokens", "total_tokens"):
+    for name in ("completion_tokens", "output_tokens", "total_tokens"):
         if isinstance(usage, dict) and isinstance(usage.get(name), int):
             usage[name] += added
     return added > 0

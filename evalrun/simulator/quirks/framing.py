@@ -14,6 +14,7 @@ from typing import Final, Literal
 from evalrun.simulator.quirks.events import FINISH, split_bytes
 from evalrun.simulator.quirks.quirk import Bend, Quirk, Scene
 from evalrun.simulator.script import Piece, Script
+from evalrun.simulator.usage import Counts
 
 DRIP_S: Final = 0.05
 """Between two bytes of Q47, unless it says otherwise."""
@@ -177,7 +178,7 @@ def _append_garbage(script: Script, quirk: Quirk, scene: Scene) -> Literal[True]
 
 def _break_connection(script: Script, quirk: Quirk, scene: Scene) -> Literal[True]:
     """Do what comes nearest to a connection that never stood; nobody bills it."""
-    scene.draft.prompt_tokens = scene.draft.completion_tokens = 0
+    scene.draft.counts = Counts()
     script.framing, script.pieces = "raw", []
     script.ending = "rst"
     if quirk.variant == "tls":

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, NamedTuple
 from evalrun.simulator.quirks.quirk import Bend, Edit, Quirk, Scene
 from evalrun.simulator.refusal import Refusal
 from evalrun.simulator.script import Draft, Script
+from evalrun.simulator.usage import Counts
 
 _HTML: Final = {"content-type": "text/html; charset=utf-8"}
 _TEXT: Final = {"content-type": "text/plain; charset=utf-8"}
@@ -217,7 +218,7 @@ def _replace(draft: Draft, quirk: Quirk) -> Literal[True]:
     draft.status, draft.completion, draft.chunks = reply.status, reply.body, None
     draft.headers.update(reply.headers)
     if isinstance(reply.body, dict | list) or reply.status >= 300:
-        draft.prompt_tokens = draft.completion_tokens = 0
+        draft.counts = Counts()
     return True
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 from evalrun.simulator.quirks.quirk import Bend, Edit, Quirk, Scene, find_finish
 from evalrun.simulator.script import Draft, Piece, Script, encode_event
+from evalrun.simulator.streaming import tell_usage_so_far
 
 _TOO_MANY: Final = 10**30
 _EXTRA_TOKENS: Final = 7
@@ -87,11 +88,7 @@ def _report_cumulatively(draft: Draft, _: Quirk) -> bool:
     if usage is None or not draft.chunks:
         return False
     _take_usage_chunk(draft)
-    n_chunks = len(draft.chunks)
-    for place, chunk in enumerate(draft.chunks, start=1):
-        completion_tokens = usage["completion_tokens"] * place // n_chunks
-        total_tokens = usage["total_tokens"] - usage["completion_tokens"] + completion_tokens
-        chunk["usage"] = {**usage, "completion_tokens": completion_tokens, "total_tokens": total_tokens}
+    tell_usage_so_far(draft.chunks, usage)
     return True
 
 
