@@ -43,12 +43,10 @@ def start_evalrun(
     *arguments: str, cwd: Path, program: Sequence[str] = ("-m", "evalrun"), **options: Any
 ) -> subprocess.Popen[str]:
     """Start `evalrun ARGUMENTS`, or another program of Python with them, as a shell in the foreground would."""
-    options.setdefault("preexec_fn", _heed_signals)
+    options = {"preexec_fn": _heed_signals, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
     return subprocess.Popen(
         [sys.executable, *program, *arguments],
         cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
         **options,
