@@ -26,6 +26,7 @@ MAX_OFF_USD: Final = Fraction(1, 10**9)
 MAY_DISAGREE: Final = frozenset({"odd"})
 """Models whose replies tell usage that cannot be, with totals that look as if they could."""
 
+_FLAGS: Final = ("usage_inconsistent", "reasoning_outside")
 _PARTS: Final = ("cached_tokens", "cache_write_tokens", "reasoning_tokens")
 _ROW: Final = (
     "row_id", "sample_id", "model", "repeat", "status", "attempts", "service_tier", "prompt_tokens",
@@ -210,7 +211,7 @@ class _Bookkeeper:
     def _may_be_off(self, row: Row) -> bool:
         """Tell whether a reported usage need not be the bill: it is flagged, or tells one side only."""
         is_half_told = row["prompt_tokens"] is None or row["completion_tokens"] is None
-        is_flagged = "usage_inconsistent" in (row["flags"] or "")
+        is_flagged = any(flag in (row["flags"] or "") for flag in _FLAGS)
         return self._target.name in MAY_DISAGREE and (is_flagged or is_half_told)
 
     def _explain(self, reply: Tokens, lost: list[Row], n_doubts: int, n_billed: int, usd: Fraction) -> None:

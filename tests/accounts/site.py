@@ -14,9 +14,10 @@ CONCURRENCY: Final = 32
 NO_URL: Final = "http://127.0.0.1:1"
 
 _WORDS: Final = (
-    "amber", "basalt", "copper", "delta", "ember", "fjord", "granite", "harbour", "island", "juniper", "kelp",
-    "lagoon", "meadow", "nectar", "orchard", "pebble", "quarry", "reed", "spruce", "timber",
+    "amber", "archipelago", "basalt", "copper", "delta", "ember", "1,048,576", "fjord", "granite", "harbour", "island",
+    "juniper", "kelp", "{lagoon: [1, 2]}", "Meßgerät", "nectar", "orchard", "水晶宮", "quarry", "reed-bed", "timber",
 )  # fmt: skip
+"""Of kinds that two rules of counting see differently: else an estimate would be as good as a count."""
 _MAX_PROMPT_WORDS: Final = 90
 _MAX_ANSWER_WORDS: Final = 12
 _MAX_REFUSED_SHARE: Final = 0.05
@@ -51,7 +52,7 @@ TARGETS: Final = (
     Target(
         name="openai",
         profile={
-            "cached_share": 0.5, "reasoning_tokens": 12, "service_tiers": _TIERS, "error_rate": 0.02,
+            "cached_share": 0.5, "reasoning_tokens": 12, "service_tiers": _TIERS, "error_rate": 0.04,
             "quirks": {"Q59": 0.05},
         },
         n_refused=6,
@@ -102,7 +103,7 @@ TARGETS: Final = (
     Target(
         name="anthropic",
         profile={
-            "usage": "anthropic", "cached_share": 0.4, "cache_write_share": 0.3, "quirks": {"Q49:no-reply": 0.01},
+            "usage": "anthropic", "cached_share": 0.4, "cache_write_share": 0.3, "quirks": {"Q25:rst": 0.01},
         },
         price={
             "input": "3", "cached_input": "0.3", "cache_write": "3.75", "output": "15",
@@ -122,7 +123,7 @@ TARGETS: Final = (
     ),
     Target(
         name="responses",
-        profile={"usage": "responses", "cached_share": 0.3, "reasoning_tokens": 7, "error_rate": 0.01},
+        profile={"usage": "responses", "cached_share": 0.3, "reasoning_tokens": 7, "error_rate": 0.04},
         price={"input": "1.75", "cached_input": "0.175", "output": "14"},
     ),
     Target(

@@ -12,8 +12,8 @@ from tests.accounts.reckoning import Tokens, reckon_reply
 from tests.accounts.site import TARGETS
 from tests.accounts.story import Story, tell_story
 
-N_SAMPLES = 80
-"""Of the default suite: 1,040 rows."""
+N_SAMPLES = 60
+"""Of the default suite: 780 rows."""
 N_SOAK_SAMPLES = 7_700
 """100,100 rows."""
 
