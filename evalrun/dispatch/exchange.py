@@ -118,6 +118,11 @@ class Exchange:
         is_late = self.was_sent and self.elapsed_s() - self._sent_s > IDLE_RACE_S
         return self._is_traced and not (self._is_fresh or self.is_answered or is_late)
 
+    @property
+    def is_sent_again(self) -> bool:
+        """True when the request had left on a connection that was dead, as it seemed, and left once more on another."""
+        return self._was_sent_before
+
     def note_connected(self) -> None:
         """Note that the connection stands: the engine asks for the body."""
         self.is_connected = True

@@ -111,7 +111,7 @@ class Reply:
     """True when the body held a secret, which is masked now."""
     flags: tuple[str, ...] = ()
     """What is odd about the way it came: `no_done`, `finish_repeated`, `number_dropped` of a stream; `not_streamed`
-    where one was asked for."""
+    where one was asked for; `sent_again` where a connection ended before the reply, and another was taken."""
 
 
 def make_target(
@@ -227,7 +227,7 @@ class Transport:
         """Post one body and return the finished reply, whatever its status.
 
         A reused connection that turns out dead before a byte of the reply came is replaced once, at once and uncounted:
-        the server had closed it while it was idle.
+        the server had closed it while it was idle. That is a guess: the reply says that the request left twice.
 
         Args:
             body: The request body.
@@ -307,7 +307,7 @@ class Transport:
             first_token_s=exchange.first_token_s,
             bytes_received=intake.bytes_received,
             is_redacted=body is not received,
-            flags=intake.flags,
+            flags=(*intake.flags, "sent_again") if exchange.is_sent_again else intake.flags,
         )
 
     def _finish_late(self, exchange: Exchange) -> Reply:

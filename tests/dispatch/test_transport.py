@@ -299,6 +299,14 @@ async def test_idle_connection_closed_by_the_server_is_replaced(endpoint: FakeEn
     assert [seen.connection for seen in endpoint.requests] == [0, 0, 1]
 
 
+async def test_reply_to_a_request_that_left_twice_says_so(endpoint: FakeEndpoint) -> None:
+    """A server may bill a request that it then drops: the reply to the one sent in its place has a flag, no other."""
+    endpoint.script(reply_text("one"), FakeReply(raw=b"", ending="rst"), reply_text("three"), reply_text("four"))
+    async with open_transport(make_target(make_options(endpoint.base_url), environ={})) as transport:
+        flags = [(await transport.send(BODY)).flags for _ in range(3)]
+    assert flags == [(), ("sent_again",), ()]
+
+
 async def test_idle_connection_is_replaced_only_once(endpoint: FakeEndpoint) -> None:
     """The replacement is a fresh connection; when it fails too, that is a failure."""
     endpoint.script(reply_text("one"))
