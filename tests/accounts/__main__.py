@@ -56,7 +56,7 @@ def _show_account(name: str, account: Account) -> tuple[str, ...]:
 
 def _show_apart(name: str, account: Account) -> Iterator[tuple[str, ...]]:
     shares: dict[str, Share] = {
-        "unreported": account.unreported, "lost": account.lost, "in doubt": account.in_doubt, "reused": account.reused,
+        "unreported": account.unreported, "lost": account.lost, "unseen": account.unseen, "reused": account.reused,
     }  # fmt: skip
     for what, share in shares.items():
         if share.n or share.n_billed:

@@ -2,7 +2,8 @@
 
 Enters: run folders and the ledger. Leaves: an account for each model, and violations. Each reply that the ledger billed
 is one of four: answered with its usage reported, and then equal to the token and to the dollar; answered without one
-that can be believed; lost on its way, so that an attempt may have been billed; or in flight when the run was killed.
+that can be believed; lost on its way, so that an attempt may have been billed; or unseen: in flight when the run was
+killed, or sent again when a connection was found dead.
 """
 
 import json
@@ -85,27 +86,27 @@ class Account:
     """Answered without one, or with one that is flagged."""
     lost: Share = field(default_factory=Share)
     """Attempts that failed and may have been billed."""
-    in_doubt: Share = field(default_factory=Share)
-    """In flight at the kill: the tables have no attempt of them."""
+    unseen: Share = field(default_factory=Share)
+    """In flight at the kill, or sent again over another connection: no attempt, but the row says so."""
     reused: Share = field(default_factory=Share)
     """Taken from the first run; the ledger has them there."""
 
     @property
     def off_tokens(self) -> int:
         """What the ledger billed and nothing here accounts for."""
-        parts = (self.reported, self.unreported, self.lost, self.in_doubt)
+        parts = (self.reported, self.unreported, self.lost, self.unseen)
         return self.ledger.billed_tokens - self.reported.tokens - sum(part.billed_tokens for part in parts[1:])
 
     @property
     def off_usd(self) -> Fraction:
         """The same in USD."""
-        parts = (self.reported, self.unreported, self.lost, self.in_doubt)
+        parts = (self.reported, self.unreported, self.lost, self.unseen)
         return self.ledger.billed_usd - self.reported.usd - sum(part.billed_usd for part in parts[1:])
 
     def take(self, other: "Account") -> None:
         """Add another's."""
         self.n_requests += other.n_requests
-        for name in ("ledger", "reported", "unreported", "lost", "in_doubt", "reused"):
+        for name in ("ledger", "reported", "unreported", "lost", "unseen", "reused"):
             getattr(self, name).take(getattr(other, name))
 
 
@@ -125,6 +126,8 @@ class _Key:
     """Settled in the run that they are of, with an attempt of their own."""
     attempts: list[Row] = field(default_factory=list)
     n_doubts: int = 0
+    n_again: int = 0
+    """Requests that left twice in one attempt, since their connection had ended."""
 
 
 def check_books(story: Story) -> Books:
@@ -168,8 +171,9 @@ class _Bookkeeper:
         yield from (f"an attempt that failed for free cost {row['cost_usd']}" for row in free if row["cost_usd"] != 0)
         if len(answered) != len(key.rows):
             yield f"{len(answered)} attempts were answered, and {len(key.rows)} rows"
-        if not 0 <= line.n_requests - len(key.attempts) <= key.n_doubts:
-            yield f"{line.n_requests} requests by the ledger, {len(key.attempts)} attempts, {key.n_doubts} in doubt"
+        n_unseen = key.n_doubts + key.n_again
+        if not 0 <= line.n_requests - len(key.attempts) <= n_unseen:
+            yield f"{line.n_requests} requests by the ledger, {len(key.attempts)} attempts, {n_unseen} unseen"
         if line.reply is None:
             if answered:
                 yield "answered, and not billed"
@@ -177,9 +181,9 @@ class _Bookkeeper:
         for row in key.rows:
             billed_usd -= yield from self._check_row(row, line.reply)
         n_lost = line.n_billed - len(key.rows)
-        if not 0 <= n_lost <= len(lost) + key.n_doubts:
-            yield f"{line.n_billed} replies billed, {len(key.rows)} answered, {len(lost)} lost, {key.n_doubts} in doubt"
-        self._explain(line.reply, lost, key.n_doubts, n_lost, billed_usd)
+        if not 0 <= n_lost <= len(lost) + n_unseen:
+            yield f"{line.n_billed} replies billed, {len(key.rows)} answered, {len(lost)} lost, {n_unseen} unseen"
+        self._explain(line.reply, lost, n_unseen, n_lost, billed_usd)
 
     def _enter(self, line: Line) -> None:
         self._account.n_requests += line.n_requests
@@ -214,8 +218,8 @@ class _Bookkeeper:
         is_flagged = any(flag in (row["flags"] or "") for flag in _FLAGS)
         return self._target.name in MAY_DISAGREE and (is_flagged or is_half_told)
 
-    def _explain(self, reply: Tokens, lost: list[Row], n_doubts: int, n_billed: int, usd: Fraction) -> None:
-        """Account for billed replies that answered no row: lost ones first, then those in flight at the kill."""
+    def _explain(self, reply: Tokens, lost: list[Row], n_unseen: int, n_billed: int, usd: Fraction) -> None:
+        """Account for billed replies that answered no row: lost ones first, then those that no attempt was made of."""
         n_of_lost = min(n_billed, len(lost))
         share = Share(n=len(lost), n_billed=n_of_lost, billed_tokens=n_of_lost * _count(reply))
         share.billed_usd = usd * n_of_lost / n_billed if n_billed else Fraction(0)
@@ -223,10 +227,10 @@ class _Bookkeeper:
         share.usd = sum((Fraction(row["cost_usd"] or 0) for row in lost), Fraction(0))
         share.n_unknown = sum(row["cost_usd"] is None for row in lost)
         self._account.lost.take(share)
-        n_of_doubt = n_billed - n_of_lost
-        tokens = n_of_doubt * _count(reply)
-        doubt = Share(n=n_doubts, n_billed=n_of_doubt, billed_tokens=tokens, billed_usd=usd - share.billed_usd)
-        self._account.in_doubt.take(doubt)
+        n_of_unseen = n_billed - n_of_lost
+        tokens = n_of_unseen * _count(reply)
+        unseen = Share(n=n_unseen, n_billed=n_of_unseen, billed_tokens=tokens, billed_usd=usd - share.billed_usd)
+        self._account.unseen.take(unseen)
 
 
 def _count(reply: Tokens) -> int:
@@ -253,6 +257,7 @@ def _gather(
         found = keys.setdefault(key, _Key())
         found.attempts += own
         found.n_doubts += doubts[row["row_id"]]
+        found.n_again += "sent_again" in (row["flags"] or "")
         if row["status"] not in {"error", "pending"}:
             found.rows.append(row)
     yield from (f"attempts of {row_id[:8]}, which is no row" for row_id in attempts)

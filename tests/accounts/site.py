@@ -103,7 +103,7 @@ TARGETS: Final = (
     Target(
         name="anthropic",
         profile={
-            "usage": "anthropic", "cached_share": 0.4, "cache_write_share": 0.3, "quirks": {"Q25:rst": 0.01},
+            "usage": "anthropic", "cached_share": 0.4, "cache_write_share": 0.3, "quirks": {"Q49:no-reply": 0.03},
         },
         price={
             "input": "3", "cached_input": "0.3", "cache_write": "3.75", "output": "15",
