@@ -59,6 +59,19 @@ class Run:
         """One row per HTTP attempt; columns in docs/schema.md."""
         return scan_table(RunFolder(self.path).attempts_path)
 
+    def usage(self, by: str | Sequence[str] = ()) -> "pl.DataFrame":
+        """Return what the run took, in tokens and USD: one row per group, columns in docs/accounting.md.
+
+        Args:
+            by: One or several of model, prompt, category, run, day, role, status; with none, all is one group.
+
+        Raises:
+            UsageError: A key is not among them.
+        """
+        from evalrun.run_accounts import load_account
+
+        return load_account([RunFolder(self.path)], [by] if isinstance(by, str) else list(by)).groups
+
     def __repr__(self) -> str:
         """Show which run it is and what came out."""
         simulated = "simulated, " if self.summary.is_simulated else ""

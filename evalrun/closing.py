@@ -16,7 +16,6 @@ from typing import Any
 
 from evalrun import __version__
 from evalrun.analysis.graders.grader_set import GraderSet
-from evalrun.analysis.summary import summarize
 from evalrun.errors import Problem, PromptError, StoreError, UsageError
 from evalrun.job.config import LoadedJob
 from evalrun.job.estimate import PlanTotals
@@ -42,6 +41,7 @@ from evalrun.records import (
     Sample,
     Verdict,
 )
+from evalrun.run_accounts import summarize_run
 from evalrun.run_tables import RunTables
 from evalrun.store.folder import RunFolder
 from evalrun.store.journal_index import JournalIndex
@@ -189,7 +189,7 @@ def _read_result(folder: RunFolder, tables: RunTables) -> RunResult:
     manifest = read_manifest(folder)
     if _is_behind(manifest, tables):
         return _judge_again(folder, manifest, tables)
-    summary = summarize(tables.scan_results(), tables.grades_path, is_simulated=manifest["is_simulated"])
+    summary = summarize_run(folder, tables, is_simulated=manifest["is_simulated"])
     verdict = _read_verdict(manifest["verdict"])
     return RunResult(
         folder=folder, summary=summary, verdict=verdict, manifest=manifest, exit_code=manifest["verdict"]["exit_code"]

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from evalrun.analysis.gate import check_gate
-from evalrun.analysis.summary import summarize
 from evalrun.errors import SchemaMismatchError
 from evalrun.job.schema import validate
 from evalrun.options import GateOptions, Job
@@ -24,6 +23,7 @@ from evalrun.report.render import load_page, render_html
 from evalrun.report.summary_json import build_summary_json
 from evalrun.report_rows import choose_report_rows
 from evalrun.reuse_tally import ReuseTally, leave_out_reused
+from evalrun.run_accounts import summarize_run
 from evalrun.run_tables import RunTables
 from evalrun.store.folder import RunFolder, write_atomically
 from evalrun.store.manifest import write_manifest
@@ -148,7 +148,7 @@ def judge(
         gate: What was asked for.
         interrupted_exit_code: 130 or 143 when a signal ended the run; None otherwise.
     """
-    summary = summarize(tables.scan_results(), tables.grades_path, is_simulated=manifest["is_simulated"])
+    summary = summarize_run(folder, tables, is_simulated=manifest["is_simulated"])
     verdict = check_gate(
         summary,
         gate.rules if gate.is_wanted else None,
@@ -164,6 +164,10 @@ def judge(
         "totals": {
             **leave_out_reused(_add_up(summary), manifest.get("reused")),
             "requests": manifest["requests"],
+            "billed_usd": summary.billed_usd,
+            "wasted_usd": summary.wasted_usd,
+            "estimated_usd": summary.estimated_usd,
+            "billed_unknown_attempts": summary.n_billed_unknown,
         },
         "verdict": {**asdict(verdict), "exit_code": exit_code},
     }

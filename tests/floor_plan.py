@@ -27,6 +27,7 @@ HALL = {
     "job_graders": 0,
     "table_blocks": 0,
     "report_rows": 1,
+    "run_accounts": 1,
     "judging": 2,
     "closing": 3,
     "lane_facts": 0,
@@ -44,7 +45,7 @@ HALL = {
 }
 """Joins the rooms into a run, and how high each module stands in it: `closing` is the half that sends nothing
 (`table_blocks` makes its rows, `run_tables` and `judging` are its parts that a crash may ask for again, `report_rows`
-chooses what a report holds, `job_graders` are those of the check as well),
+chooses what a report holds, `run_accounts` reckons what runs took, `job_graders` are those of the check as well),
 `resuming` finds the run folder, `spending` knows what may be spent, `lane_facts` what is told of the lanes, `safe_rows`
 which of them the disk has, `preparing`
 checks a job in full, `reusing` takes what older runs paid for (`reuse_tally` counts it, `reuse_advice` tells of it
@@ -169,6 +170,7 @@ PLAN: dict[str, tuple[str, ...]] = {
     ),
     "analysis": (
         "__init__",
+        "account",
         "call_story",
         "gate",
         "graders.__init__",
@@ -184,6 +186,7 @@ PLAN: dict[str, tuple[str, ...]] = {
         "graders.text",
         "headline",
         "lane_story",
+        "reconciliation",
         "stats",
         "summary",
     ),
@@ -249,6 +252,7 @@ PLAN: dict[str, tuple[str, ...]] = {
         "__init__",
         "answer_file",
         "console",
+        "csv_cells",
         "defects",
         "explanation",
         "grade_command",
@@ -270,6 +274,7 @@ PLAN: dict[str, tuple[str, ...]] = {
         "schema_command",
         "show_command",
         "simulate_command",
+        "usage_command",
         "validate_command",
     ),
 }
@@ -314,6 +319,8 @@ FOREIGN_DOORS: dict[str, tuple[str, ...]] = {
         "store.parquet",
         "store.picked_rows",
         "store.record_columns",
+        "analysis.account",
+        "analysis.reconciliation",
         "analysis.summary",
     ),
     "pydantic": ("job.schema",),

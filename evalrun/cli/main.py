@@ -23,6 +23,7 @@ COMMANDS = {
     "grade": "Grade a run's stored answers again, without asking anew.",
     "report": "Render a run's reports again.",
     "show": "Show a run's samples, failing ones first.",
+    "usage": "Tell what runs took: tokens and USD, by model, prompt, day and more.",
     "list": "List the runs of this folder.",
     "simulate": "Serve the simulator: a gateway to test any OpenAI client against.",
     "schema": "Print the JSON Schema of job files.",
@@ -33,7 +34,7 @@ GC_THRESHOLDS = (50_000, 20, 100)
 """When Python looks for cycles of dead objects. Records hold none, and at the usual 700 new objects it looks some three
 times for each request: 3 % of a run's instructions."""
 
-LATER_COMMANDS = ("compare", "gate", "usage", "baseline", "import", "doctor")
+LATER_COMMANDS = ("compare", "gate", "baseline", "import", "doctor")
 """Commands that are planned; asking for one is answered as such."""
 
 EXIT_CODES = """\b

@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from evalrun.cli.console import clean_text, count_noun, format_seconds, print_json, print_note
+from evalrun.cli.csv_cells import escape_formula
 from evalrun.cli.job_options import json_option, reports_option
 from evalrun.cli.journal_view import JournalFilter, print_journal
 from evalrun.cli.lane_table import print_lanes, require_lanes
@@ -44,8 +45,6 @@ _FILTERED = ("model", "prompt", "category", "status")
 
 _NAMES = ("row_id", "sample_id", *_FILTERED)
 """What filters go by, but for the verdict."""
-
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\0")
 
 
 @click.command("show", epilog=RUN_HELP)
@@ -201,17 +200,6 @@ def _write_csv(chosen: Iterator[Graded], *, is_simulated: bool) -> None:
         cells = ["" if row[column] is None else str(row[column]) for column in _CSV_COLUMNS]
         simulated = "true" if is_simulated else "false"
         writer.writerow([escape_formula(cell) for cell in [simulated, *cells, reasons]])
-
-
-def escape_formula(cell: str) -> str:
-    """Return a CSV cell that no spreadsheet takes for a formula; numbers stay numbers."""
-    if not cell.startswith(_FORMULA_STARTS):
-        return cell
-    try:
-        float(cell)
-    except ValueError:
-        return "'" + cell
-    return cell
 
 
 def _write_text(

@@ -147,9 +147,17 @@ def _build_tokens(data: ReportData) -> Fact:
 def _build_spend(data: ReportData) -> Fact:
     totals = _get(data.manifest, "totals")
     usd, n_unknown = read_number(totals.get("usd")), int(read_number(totals.get("usd_unknown_rows")) or 0)
+    what = ("row", "rows")
     notes = []
+    if "billed_usd" in totals:  # An older evalrun knew what outcomes cost, and not what failed attempts took.
+        usd, n_unknown = read_number(totals["billed_usd"]), _read_count(totals, "billed_unknown_attempts")
+        what = ("attempt", "attempts")
     if n_unknown:
-        notes.append(f"+ {_count(n_unknown, 'row', 'rows')} of unknown cost")
+        notes.append(f"+ {_count(n_unknown, *what)} of unknown cost")
+    for name, words in (("wasted_usd", "wasted"), ("estimated_usd", "of it rests on estimated tokens")):
+        part = read_number(totals.get(name))
+        if part:
+            notes.append(f"{format_usd(part)} {words}")
     spared = read_number(totals.get("reused_usd"))
     if spared:
         notes.append(f"{format_usd(spared)} not spent again")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from evalrun.cli.console import Column, clean_text, count_noun, format_percent, format_seconds, format_usd, make_table
-from evalrun.cli.show_command import escape_formula
+from evalrun.cli.csv_cells import escape_formula
 
 
 @given(st.text())

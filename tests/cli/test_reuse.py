@@ -128,6 +128,7 @@ def test_totals_count_what_this_run_spent(tmp_path: Path, capsys: pytest.Capture
     summary = json.loads(capsys.readouterr().out)
     totals = {"requests": 1, "attempts": 1, "usd": 0.015, "prompt_tokens": 10, "completion_tokens": 5}
     totals |= {"rows": 4, "reused_rows": 3, "reused_usd": 0.045, "usd_unknown_rows": 0}
+    totals |= {"billed_usd": 0.015, "wasted_usd": 0.0, "estimated_usd": 0.0, "billed_unknown_attempts": 0}
     assert read_manifest(second)["totals"] == totals
     assert summary["run"]["totals"] == totals
     assert read_manifest(second)["reused"]["runs"] == {first.name: 3}
