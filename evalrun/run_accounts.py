@@ -77,7 +77,7 @@ class Account:
 
 
 def summarize_run(folder: RunFolder, tables: RunTables, *, is_simulated: bool) -> Summary:
-    """Return the figures of a run, with what was billed.
+    """Return the figures of a run, with what was billed; that is None where attempts.parquet was taken away.
 
     Args:
         folder: The run.
@@ -88,7 +88,7 @@ def summarize_run(folder: RunFolder, tables: RunTables, *, is_simulated: bool) -
         StoreError: attempts.parquet or judge.parquet cannot be read.
     """
     summary = summarize(tables.scan_results(), tables.grades_path, is_simulated=is_simulated)
-    return complete_summary(summary, open_tables(folder, tables))
+    return complete_summary(summary, open_tables(folder, tables)) if folder.attempts_path.exists() else summary
 
 
 def load_account(folders: Sequence[RunFolder], by: Sequence[str] = ()) -> Account:
@@ -105,9 +105,8 @@ def load_account(folders: Sequence[RunFolder], by: Sequence[str] = ()) -> Accoun
     check_keys(by)
     runs = [open_tables(folder, RunTables(folder)) for folder in folders]
     checks = tuple(_check(folder, run) for folder, run in zip(folders, runs, strict=True))
-    groups = add_up(runs, by)
-    total = groups if not by else add_up(runs)
-    return Account(groups=groups, total=total.row(0, named=True), checks=checks)
+    figures = add_up(runs, by)
+    return Account(groups=figures.groups, total=figures.total.row(0, named=True), checks=checks)
 
 
 def check_keys(by: Sequence[str]) -> None:

@@ -50,8 +50,16 @@ class AccountTables(NamedTuple):
     """Columns of results.parquet, one row per request of a judge; None when the run has none."""
 
 
-def add_up(runs: Sequence[AccountTables], by: Sequence[str] = ()) -> pl.DataFrame:
-    """Return what runs took, by group.
+class Figures(NamedTuple):
+    """What runs took, by group and in all; what the columns are stands at `add_up`."""
+
+    groups: pl.DataFrame
+    total: pl.DataFrame
+    """One row, without keys."""
+
+
+def add_up(runs: Sequence[AccountTables], by: Sequence[str] = ()) -> Figures:
+    """Return what runs took.
 
     Args:
         runs: The runs; one after the other is read, so that memory does not grow with their number.
@@ -66,9 +74,9 @@ def add_up(runs: Sequence[AccountTables], by: Sequence[str] = ()) -> pl.DataFram
         `estimated_usd`, `reused_usd`, `usd_per_1k`, `usd_per_correct` (f64, null when unknown), `n_cost_unknown`,
         `n_billed_unknown`, `n_usage_missing` (i64).
     """
-    tallies = [_tally_run(run, by) for run in runs]
-    tally = _merge(pl.concat(tallies), by)
-    return _finish(tally.sort(by, nulls_last=True) if by else tally, by)
+    tally = _merge(pl.concat([_tally_run(run, by) for run in runs]), by)
+    total = _finish(_merge(tally, ()))
+    return Figures(_finish(tally.sort(by, nulls_last=True), by) if by else total, total)
 
 
 def complete_summary(summary: Summary, run: AccountTables) -> Summary:
@@ -232,7 +240,8 @@ def _sum(column: pl.Expr, condition: pl.Expr) -> pl.Expr:
 def _merge(tally: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
     """Return a tally with one row per group; sums that a part did not know add nothing."""
     sums = [name for name in tally.columns if name not in {*KEYS, _ONE}]
-    return tally.group_by(_ONE, *by, maintain_order=True).agg(pl.col(name).sum() for name in sums)
+    added = [pl.col(name).sum() for name in sums]
+    return tally.group_by(by).agg(added) if by else tally.select(added)
 
 
 def _finish(tally: pl.DataFrame, by: Sequence[str] = ()) -> pl.DataFrame:
