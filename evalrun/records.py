@@ -402,7 +402,7 @@ class ArmSummary:
     completion_tokens: int | None
     n_usage_missing: int
     cost_usd: float | None
-    """Known cost of its rows; None when no row's cost is known."""
+    """Known cost of its outcomes, of older runs too; None when no cost is known. Errors are no outcomes."""
     n_cost_unknown: int
     """Answered rows whose cost is unknown."""
     usd_per_1k: float | None

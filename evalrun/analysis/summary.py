@@ -15,7 +15,7 @@ import polars as pl
 
 from evalrun.analysis import stats
 from evalrun.analysis.headline import PairFigures, write_headline
-from evalrun.records import ANSWERED, ArmSummary, PairTest, Rate, Status, Summary
+from evalrun.records import ANSWERED, FINISHED, ArmSummary, PairTest, Rate, Status, Summary
 
 NO_CATEGORY = "(none)"
 """Where rows without a category are counted when other rows have one."""
@@ -23,6 +23,7 @@ NO_CATEGORY = "(none)"
 _ARM = ["model", "prompt"]
 _ROW = ["row_1", "row_2"]
 _ANSWERED = sorted(ANSWERED)
+_FINISHED = sorted(FINISHED)
 
 
 class _Arm(NamedTuple):
@@ -152,7 +153,8 @@ def _arm_columns() -> list[pl.Expr]:
         *(condition.sum().cast(pl.Int64).alias(name) for name, condition in counted.items()),
         pl.col("score").mean().alias("mean_score"),
         *(_sum_known(pl.col(name).cast(pl.Int64)).alias(name) for name in ("prompt_tokens", "completion_tokens")),
-        _sum_known(cost).alias("cost_usd"),
+        # An error is no outcome: what its last attempt took, known or estimated, is billed and wasted.
+        _sum_known(cost.filter(status.is_in(_FINISHED))).alias("cost_usd"),
         _sum_known(cost.filter(answered)).alias("answered_usd"),
         pl.col("attempts").cast(pl.Int64).sum().alias("attempts"),
     ]

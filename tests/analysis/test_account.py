@@ -17,7 +17,7 @@ from evalrun.analysis.summary import summarize
 from evalrun.records import Status
 from tests.analysis.arms import GRADES_SCHEMA, make_failed, make_result
 
-RESULTS_SCHEMA = {
+RESULTS_SCHEMA: Mapping[str, Any] = {
     "row_id": pl.String,
     "request_key": pl.String,
     "sample_id": pl.String,
@@ -42,7 +42,7 @@ RESULTS_SCHEMA = {
     "score": pl.Float64,
     "passed": pl.Boolean,
 }
-ATTEMPTS_SCHEMA = {
+ATTEMPTS_SCHEMA: Mapping[str, Any] = {
     "row_id": pl.String,
     "request_key": pl.String,
     "attempt": pl.Int16,

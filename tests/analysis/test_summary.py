@@ -303,3 +303,11 @@ def test_summary_reads_parquet_files(tmp_path: Path) -> None:
 def test_p_value_is_written_short(p: float, text: str) -> None:
     """Two digits are enough."""
     assert format_p(p) == text
+
+
+def test_error_has_no_cost_that_an_arm_could_show() -> None:
+    """What the last attempt of an error may have taken is waste; the arm's cost is that of its outcomes."""
+    rows = [make_result("m", 1, True), make_failed("m", 2, "error", "reset") | {"cost_usd": 0.5}]
+    assert summarize_rows(rows).arms[0].cost_usd == 0.001
+    filtered = make_failed("m", 3, "filtered", None) | {"cost_usd": 0.25}
+    assert summarize_rows([*rows, filtered]).arms[0].cost_usd == 0.251
