@@ -15,6 +15,7 @@ import evalrun
 from evalrun.analysis.account import KEYS
 from evalrun.cli.main import main
 from evalrun.errors import UsageError
+from evalrun.store.folder import RunFolder
 from tests.cli.test_reuse import list_run_folders, load_results, make_job, read_manifest, run_job, write_samples
 from tests.fake_endpoint import FakeEndpoint, reply_error, reply_text
 
@@ -50,7 +51,8 @@ def edited(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with FakeEndpoint(default=reply_text("yes")) as endpoint:
         make_job(folder, endpoint, QUESTIONS)
         endpoint.script_for("four?", reply_error(503))
-        assert run_job(folder) == 3
+        # One after the other: a 503 before any answer would be an outage, which is waited for.
+        assert run_job(folder, "-j", "1") == 3
         write_samples(folder, {"a": "one, edited?", "b": "two?", "d": "four?"})
         assert run_job(folder, "--resume") == 0
     return folder
@@ -258,6 +260,24 @@ def test_requests_in_doubt_are_told(damaged: Path, tmp_path: Path, capsys: Captu
     ask_usage(tmp_path, "latest")
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == "unknown, and in no sum: what 3 requests in flight at a crash may have taken"
+
+
+def test_run_that_another_process_holds_is_counted_as_it_stood(damaged: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Reading takes no lock; that the figures may be old is said."""
+    with RunFolder(damaged).lock():
+        ask_usage(tmp_path, "latest")
+    assert "it is counted as of its last end" in capsys.readouterr().err
+
+
+def test_columns_that_do_not_fit_are_left_out_and_said(damaged: Path, tmp_path: Path, capsys: Capture) -> None:
+    """A name that fills the line costs columns, never digits; what is left out can be had."""
+    named = pl.lit("m" * 150).alias("model")
+    rewrite(damaged / "results.parquet", lambda frame: frame.with_columns(named))
+    ask_usage(tmp_path, "latest")
+    printed = capsys.readouterr()
+    assert "USD/1k" not in printed.out
+    assert "$0.0600" in printed.out
+    assert "columns that do not fit are left out; --json and --csv have all" in printed.err
 
 
 def test_judge_has_a_part_of_its_own(damaged: Path, tmp_path: Path, capsys: Capture) -> None:
