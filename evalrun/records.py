@@ -10,6 +10,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+from evalrun.billed import Billed
 from evalrun.quick_init import with_quick_init
 
 SCHEMA_VERSION = "1"
@@ -375,7 +376,7 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ArmSummary:
+class ArmSummary(Billed):
     """One (model, prompt) of a run, as leaderboards show it. Born in `analysis/summary`."""
 
     model: str
@@ -422,14 +423,6 @@ class ArmSummary:
     """Rows whose outcome was taken over from an older run."""
     n_hard_undecided: int = 0
     """Samples that break no `hard: true` grader, but on which one could not decide."""
-    billed_usd: float | None = None
-    """What this run's attempts for its rows took, as far as it is known; None when nothing of it is known."""
-    wasted_usd: float | None = None
-    """The part of `billed_usd` of attempts that gave no outcome: failed, or of a question that was edited since."""
-    estimated_usd: float | None = None
-    """The part of `billed_usd` that rests on estimated tokens; None when the attempts were not looked at."""
-    n_billed_unknown: int = 0
-    """Attempts of unknown cost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -452,7 +445,7 @@ class PairTest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
+class Summary(Billed):
     """A run in figures. What terminal, Markdown, HTML and summary.json show alike. Born in `analysis/summary`."""
 
     arms: tuple[ArmSummary, ...]
@@ -468,14 +461,6 @@ class Summary:
     errors: Mapping[str, int]
     """Rows by error code, for error and pending rows."""
     is_simulated: bool
-    billed_usd: float | None = None
-    """What all attempts of the run took, those of rows that its job no longer has included; as in the arms."""
-    wasted_usd: float | None = None
-    """As in the arms; attempts of rows that the job no longer has are wasted too."""
-    estimated_usd: float | None = None
-    """As in the arms."""
-    n_billed_unknown: int = 0
-    """Attempts of unknown cost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

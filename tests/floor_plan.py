@@ -4,6 +4,7 @@
 """
 
 GROUND = {
+    "billed": 0,
     "chat_shapes": 0,
     "chat_params": 1,
     "errors": 0,
