@@ -202,9 +202,7 @@ class Started:
 @with_quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Token counts in OpenAI's meaning: what is read from the cache, written to it or sound lies within the prompt,
-    reasoning and sound within the completion. None = not told.
-    """
+    """Token counts in OpenAI's meaning: each part lies within the prompt, or within the completion. None = not told."""
 
     prompt_tokens: int | None = None
     cached_tokens: int | None = None

@@ -2,8 +2,9 @@
 
 A usage object enters as the server sent it, a `Usage` record leaves. A count that is negative, a text, a fraction or
 absurdly large is not counted and flagged: unknown, never 0. Invariant: no part is larger than its whole, and where the
-total is not the sum of prompt and completion a flag says so. Every dialect is told by the names that it uses; where the
-same names mean two things, the total decides. Sources: WIRE sections 2.4, 2.6 and 2.12, COST_AND_PACING section 3.2.
+total is not the sum of prompt and completion a flag says so. Every dialect is told by the names that it uses; where
+the same names are used for two things, the total decides. Sources: WIRE sections 2.4, 2.6 and 2.12; COST_AND_PACING
+section 3.2.
 """
 
 from collections.abc import Mapping
@@ -94,9 +95,7 @@ def _read_counts(usage: Mapping[str, Any], flags: list[str]) -> _Counts:
     )
     if not _OTHER_NAMES.isdisjoint(usage):
         return _heed_other_names(usage, counts, flags)
-    if prompt is not None and (counts.cached or 0) + (counts.written or 0) > prompt:
-        return _place_cache(counts, flags, is_anthropic=False, is_outside=False)
-    return counts
+    return _place_cache(counts, flags) if _holds_too_much(counts) else counts
 
 
 def _heed_other_names(usage: Mapping[str, Any], counts: _Counts, flags: list[str]) -> _Counts:
@@ -108,13 +107,15 @@ def _heed_other_names(usage: Mapping[str, Any], counts: _Counts, flags: list[str
     )
     if counts.prompt is not None and hit is not None and miss is not None and hit + miss != counts.prompt:
         _flag(flags, _INCONSISTENT)
-    counts = _place_cache(counts, flags, is_anthropic=read is not None or made is not None, is_outside=False)
+    parts = (counts.cached or 0) + (counts.written or 0)
+    if read or made or _holds_too_much(counts):
+        counts = _place_cache(counts, flags)
     output = _check_count(usage.get("output_tokens"), flags)
     if counts.completion is None and output is not None:
         _flag(flags, _CONVERTED)
         return counts._replace(completion=output)
     # Relays that know only one of both namings fill the other one with zeros.
-    plain, parts = _check_count(usage.get("input_tokens"), flags), (counts.cached or 0) + (counts.written or 0)
+    plain = _check_count(usage.get("input_tokens"), flags)
     is_other_input = plain and counts.prompt is not None and plain not in {counts.prompt, counts.prompt - parts}
     if is_other_input or (output and output != counts.completion):
         _flag(flags, _INCONSISTENT)
@@ -137,8 +138,10 @@ def _convert_input_tokens(usage: Mapping[str, Any], flags: list[str]) -> _Counts
         spoken=_check_count(outer.get("audio_tokens"), flags),
         total=_check_count(usage.get("total_tokens"), flags),
     )
-    is_anthropic = read is not None or made is not None
-    return _place_cache(counts, flags, is_anthropic=is_anthropic, is_outside=is_anthropic)
+    if read is None and made is None:
+        return _place_cache(counts, flags) if _holds_too_much(counts) else counts
+    parts = (counts.cached or 0) + (counts.written or 0)
+    return counts if counts.prompt is None else counts._replace(prompt=counts.prompt + parts)
 
 
 def _find_written(details: Mapping[str, Any], flags: list[str]) -> int | None:
@@ -157,27 +160,23 @@ def _read_writes(usage: Mapping[str, Any], flags: list[str]) -> int | None:
     return _agree((told, sum(known) if known else None), flags)
 
 
-def _place_cache(counts: _Counts, flags: list[str], *, is_anthropic: bool, is_outside: bool) -> _Counts:
-    """Take cached tokens that the prompt leaves out into it.
+def _place_cache(counts: _Counts, flags: list[str]) -> _Counts:
+    """Take cached tokens into a prompt that leaves them out, where the total says that it does.
 
-    Relays of Anthropic use its names, and OpenAI's, in both meanings: a total that fits only one of them decides.
-
-    Args:
-        counts: As told.
-        flags: Are added to.
-        is_anthropic: Whether the names are Anthropic's; in others, more than the prompt holds may lie outside it.
-        is_outside: What the names mean where no total decides.
+    Relays of Anthropic put its meaning into OpenAI's names, and OpenAI's meaning into its own.
     """
-    prompt, parts = counts.prompt, (counts.cached or 0) + (counts.written or 0)
-    if prompt is None or not parts or not (is_anthropic or parts > prompt):
+    if counts.prompt is None or counts.completion is None or counts.total is None:
         return counts
-    if counts.total is not None and counts.completion is not None:
-        beyond = counts.total - counts.completion - prompt
-        is_outside = beyond == parts or (is_outside and beyond != 0)
-    if not is_outside:
+    parts = (counts.cached or 0) + (counts.written or 0)
+    if counts.total - counts.completion - counts.prompt != parts:
         return counts
     _flag(flags, _CONVERTED)
-    return counts._replace(prompt=prompt + parts)
+    return counts._replace(prompt=counts.prompt + parts)
+
+
+def _holds_too_much(counts: _Counts) -> bool:
+    """Tell whether more of the prompt was read from the cache, or written to it, than it has."""
+    return counts.prompt is not None and (counts.cached or 0) + (counts.written or 0) > counts.prompt
 
 
 # Invariants
@@ -186,11 +185,12 @@ def _place_cache(counts: _Counts, flags: list[str], *, is_anthropic: bool, is_ou
 def _book_outside(counts: _Counts, flags: list[str]) -> _Counts:
     """Book what only the total knows as reasoning, since Gemini's relays and xAI leave it out of the completion."""
     prompt, completion, reasoning, total = counts.prompt, counts.completion, counts.reasoning, counts.total
-    if prompt is None or completion is None or total is None or total == prompt + completion:
+    if total is None:
         return counts
-    outside = total - prompt - completion
+    outside = total - (prompt or 0) - (completion or 0)
     if outside < 0:
         _flag(flags, _INCONSISTENT)
+    if outside <= 0 or prompt is None or completion is None:
         return counts
     _flag(flags, _OUTSIDE)
     if reasoning and reasoning != outside:  # Some of it within the completion, some outside? Nobody says so.
@@ -201,13 +201,12 @@ def _book_outside(counts: _Counts, flags: list[str]) -> _Counts:
 def _check_parts(counts: _Counts, flags: list[str]) -> _Counts:
     """Drop parts that are together larger than their whole: which of them is wrong nobody can tell."""
     prompt, completion = counts.prompt, counts.completion
-    if prompt is not None:
-        if (counts.cached or 0) + (counts.written or 0) > prompt:
-            _flag(flags, _INCONSISTENT)
-            counts = counts._replace(cached=None, written=None)
-        if (counts.heard or 0) > prompt:  # Beside the cached ones there may be less room: sound is cached, too.
-            _flag(flags, _INCONSISTENT)
-            counts = counts._replace(heard=None)
+    if _holds_too_much(counts):
+        _flag(flags, _INCONSISTENT)
+        counts = counts._replace(cached=None, written=None)
+    if prompt is not None and (counts.heard or 0) > prompt:  # Sound may be cached as well: it has no sum to keep to.
+        _flag(flags, _INCONSISTENT)
+        counts = counts._replace(heard=None)
     if completion is not None and (counts.reasoning or 0) + (counts.spoken or 0) > completion:
         _flag(flags, _INCONSISTENT)
         # One that is too large alone leaves the other one as it was.

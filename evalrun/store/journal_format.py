@@ -56,8 +56,8 @@ _PUT_OUTCOME = make_packer(
     (
         # The first keys are those that the index reads.
         *("row_id", "request_key", "index", "status", "attempts", "error_code", "is_permanent"),
-        *("is_billed_estimated", "billed_usd", "cost_usd", "cost_source", "reused_from", "reused_row_id", "error_message", "http_status"),
-        *("latency_s", "first_token_s", "queue_s", "started_at", "finished_at"),
+        *("is_billed_estimated", "billed_usd", "cost_usd", "cost_source", "reused_from", "reused_row_id"),
+        *("error_message", "http_status", "latency_s", "first_token_s", "queue_s", "started_at", "finished_at"),
     ),
     as_text={"billed_usd", "cost_usd"},
     if_true={"is_permanent", "is_billed_estimated"},

@@ -504,7 +504,7 @@ def test_usage_outside_the_parts_is_booked_as_reasoning() -> None:
     """A total above prompt + completion holds reasoning that the relay left out of the completion."""
     counted = read(make_completion(usage={"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 40})).usage
     assert (counted.completion_tokens, counted.reasoning_tokens) == (30, 25)
-    assert counted.flags == ("usage_inconsistent",)
+    assert counted.flags == ("reasoning_outside",)
 
 
 def test_usage_below_the_sum_of_its_parts_is_flagged() -> None:

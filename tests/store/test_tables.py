@@ -221,3 +221,11 @@ def test_grade_row_holds_each_column() -> None:
     assert list(row) == [column.name for column in GRADES]
     names = ("reason", "passed", "score", "error_code", "judge_row_ids")
     assert [row[name] for name in names] == ["got \\ud800", None, None, "grader_timeout", None]
+
+
+def test_row_whose_bill_holds_an_estimate_is_flagged() -> None:
+    """`billed_estimated` stands in the row, whether it was asked in this call or is left over from an earlier one."""
+    row = _build(make_outcome(1, is_billed_estimated=True))
+    assert json.loads(row["flags"]) == ["billed_estimated"]
+    pending = _build(None, make_request(1, prior_attempts=1, is_prior_estimated=True))
+    assert json.loads(pending["flags"]) == ["billed_estimated"]
