@@ -110,6 +110,7 @@ class ApiError(EvalrunError):
         was_sent: True when the request body had left, so that it may have been billed.
         bytes_received: Size of the reply body as received, in bytes.
         first_token_s: Seconds from send to the first token of a streamed reply; None when none came.
+        said: What a stream had said until it failed, as the JSON of a completion, redacted; None of anything else.
     """
 
     slug = "api"
@@ -127,6 +128,7 @@ class ApiError(EvalrunError):
         was_sent: bool = True,
         bytes_received: int = 0,
         first_token_s: float | None = None,
+        said: bytes | None = None,
     ) -> None:
         """Keep the facts of the failed exchange."""
         super().__init__(message)
@@ -140,6 +142,7 @@ class ApiError(EvalrunError):
         self.was_sent = was_sent
         self.bytes_received = bytes_received
         self.first_token_s = first_token_s
+        self.said = said
 
 
 class TransientError(ApiError):

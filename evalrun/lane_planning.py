@@ -132,8 +132,13 @@ def _add_prior(requests: Iterator[Request], prepared: Prepared, index: JournalIn
             yield request
         # Looked at once more: were a file changed since the survey, its rows would stand elsewhere in the plan.
         elif not is_settled(entry, request, retry_all_errors=prepared.settings.retry_all_errors):
-            attempts, billed_usd = read_prior(index, request, entry)
-            yield replace(request, prior_attempts=attempts, prior_billed_usd=billed_usd)
+            prior = read_prior(index, request, entry)
+            yield replace(
+                request,
+                prior_attempts=prior.attempts,
+                prior_billed_usd=prior.billed_usd,
+                is_prior_estimated=prior.is_estimated,
+            )
 
 
 def note_warnings(prepared: Prepared) -> list[str]:

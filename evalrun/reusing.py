@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from evalrun.errors import StoreError, UsageError
 from evalrun.job.config import LoadedJob
@@ -134,16 +134,27 @@ def open_stored(sources: ReuseSources, own: RunFolder | None = None) -> StoredOu
     return stored
 
 
-def read_prior(index: JournalIndex, request: Request, entry: Entry | None) -> tuple[int, Decimal | None]:
-    """Return the attempts that earlier calls of the run made for a row, and what they cost; None when unknown."""
+class Prior(NamedTuple):
+    """What earlier calls of the run did for a row."""
+
+    attempts: int
+    billed_usd: Decimal | None
+    """What those cost; None when unknown."""
+    is_estimated: bool = False
+    """Whether an estimate is part of that."""
+
+
+def read_prior(index: JournalIndex, request: Request, entry: Entry | None) -> Prior:
+    """Return the attempts that earlier calls of the run made for a row, and what they cost."""
     if entry is None:
-        return 0, Decimal(0)
+        return Prior(0, Decimal(0))
     if entry.status not in FINISHED:
-        return entry.attempts, entry.billed_usd
+        return Prior(entry.attempts, entry.billed_usd, entry.is_billed_estimated)
     outcome = index.read_outcome(request.row_id, with_attempt=False)
     until_then = outcome.billed_usd if outcome is not None else None
     since = index.find_later_cost(request.row_id)
-    return entry.attempts, None if until_then is None or since is None else until_then + since
+    billed_usd = None if until_then is None or since is None else until_then + since
+    return Prior(entry.attempts, billed_usd, entry.is_billed_estimated)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -299,14 +310,15 @@ class TakeOver:
         if doubt is not None:
             # It is not sent once more, so that nothing else would tell of it; a budget has to count it.
             self._journal.append(_make_lost_attempt(doubt))
-        attempts, billed_usd = read_prior(self._index, request, entry)
+        prior = read_prior(self._index, request, entry)
         self._journal.append(
             replace(
                 outcome,
                 row_id=request.row_id,
                 index=request.index,
-                attempts=attempts,
-                billed_usd=billed_usd,
+                attempts=prior.attempts,
+                billed_usd=prior.billed_usd,
+                is_billed_estimated=prior.is_estimated and prior.billed_usd is not None,
                 last_attempt=None,
             )
         )

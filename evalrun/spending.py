@@ -4,14 +4,14 @@ A job, its totals and the journal enter; words about the budget, and the `RunBud
 earlier call took without telling is estimated, leaning to too much: a resume never spends the same money twice.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from evalrun.dispatch.budget import Reservation, RunBudget, make_reservation
+from evalrun.dispatch.budget import Reservation, RunBudget, Spent, lean, make_reservation
+from evalrun.dispatch.till import find_spent
 from evalrun.dispatch.token_guess import TokenGuess
 from evalrun.errors import Problem
 from evalrun.job.config import LoadedJob
@@ -19,8 +19,10 @@ from evalrun.job.estimate import PlanTotals
 from evalrun.job.plan import Plan
 from evalrun.options import BudgetOptions, ModelOptions
 from evalrun.prices import NO_PRICES, PriceBook, list_unpriced
-from evalrun.records import Attempt, Request
+from evalrun.records import Request, UsageSource
 from evalrun.store.journal_index import JournalIndex
+
+_UNKNOWN = Spent(None, None)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -150,40 +152,37 @@ def count_spent(index: JournalIndex, plan: Plan) -> Spending:
         plan: The rows as the job asks them now; they tell what a request of unknown cost may have taken.
     """
     spent, guess = Spending(), TokenGuess()
-    unknown = {"usd": Counter[str](), "tokens": Counter[str]()}
+    doubtful: list[tuple[str, Spent]] = []
     for attempt in index.scan_attempts():
-        _add_attempt(spent, attempt, unknown)
-        guess.note_answer(b"", prompt_tokens=None, output_tokens=attempt.usage.completion_tokens)
+        usage, took = attempt.usage, find_spent(attempt)
+        spent.requests += 1
+        if took.is_estimate or took.usd is None or took.tokens is None:
+            doubtful.append((attempt.row_id, took))
+        else:
+            spent.usd += took.usd
+            spent.tokens += took.tokens
+        is_told = usage.source is UsageSource.REPORTED
+        guess.note_answer(b"", prompt_tokens=None, output_tokens=usage.completion_tokens if is_told else None)
     lost = [doubt.row_id for doubt in (*index.in_doubt, *index.asked_again)]
     spent.requests += len(lost)
-    for rows in unknown.values():
-        rows.update(lost)
-    wanted = unknown["usd"] | unknown["tokens"]
-    spent.n_estimated = sum(wanted.values())
-    if wanted:
-        reservations = _estimate_rows(plan.requests(), set(wanted), guess, plan.loaded.prices)
+    doubtful += [(row_id, _UNKNOWN) for row_id in lost]
+    spent.n_estimated = len(doubtful)
+    if doubtful:
+        wanted = {row_id for row_id, _ in doubtful}
+        reservations = _estimate_rows(plan.requests(), wanted, guess, plan.loaded.prices)
         # A row that the job no longer has took as much as the dearest of the others.
         usd = max((each.usd for each in reservations.values() if each.usd is not None), default=Decimal(0))
         dearest = Reservation(usd, max((each.tokens for each in reservations.values()), default=0))
-        for row_id, n in unknown["usd"].items():
-            spent.usd += n * (reservations.get(row_id, dearest).usd or 0)
-        for row_id, n in unknown["tokens"].items():
-            spent.tokens += n * reservations.get(row_id, dearest).tokens
+        for row_id, took in doubtful:
+            _add_doubtful(spent, took, reservations.get(row_id, dearest))
     return spent
 
 
-def _add_attempt(spent: Spending, attempt: Attempt, unknown: Mapping[str, Counter[str]]) -> None:
-    """Add one attempt; what it does not tell is noted, to be estimated."""
-    spent.requests += 1
-    usage = attempt.usage
-    if attempt.cost_usd is None:
-        unknown["usd"][attempt.row_id] += 1
-    else:
-        spent.usd += attempt.cost_usd
-    if usage.prompt_tokens is not None and usage.completion_tokens is not None:
-        spent.tokens += usage.prompt_tokens + usage.completion_tokens
-    elif attempt.cost_usd != 0:  # A server that certainly did not bill did no work either.
-        unknown["tokens"][attempt.row_id] += 1
+def _add_doubtful(spent: Spending, took: Spent, reservation: Reservation) -> None:
+    """Add an attempt that did not tell all, as the budget settled it when it came back."""
+    spent.usd += lean(took.usd, reservation.usd or Decimal(0), is_estimate=took.is_estimate)
+    tokens = None if took.tokens is None else Decimal(took.tokens)
+    spent.tokens += int(lean(tokens, Decimal(reservation.tokens), is_estimate=took.is_estimate))
 
 
 def _estimate_rows(

@@ -143,6 +143,7 @@ PLAN: dict[str, tuple[str, ...]] = {
         "token_guess",
         "transport",
         "usage",
+        "usage_estimates",
         "wire",
     ),
     "store": (

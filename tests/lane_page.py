@@ -275,10 +275,11 @@ Counted at the simulator's ledger, through the command line and over a resume, w
 (`pytest -m "soak or not soak" tests/cli/test_budgets.py`): never above the limit by more than the bound of that call,
 and the books equal to the ledger, to the token.
 
-A limit bounds what is known. An attempt whose cost was never told (a reply that was lost, a call that was killed)
-counts with what was held back for it; `n_estimated` in `run.json` says how many did, and a bill can differ from the
-books by what they took more. A reply without usage counts so, too. A model without a `price` under `budget.usd` is
-refused before anything is sent (exit 2), unless `--allow-unknown-cost` lets it pass uncounted.
+A limit bounds what is known. An attempt whose cost was never told (a reply that was lost, a reply without usage)
+counts with what was held back for it, or with its [estimate](usage.md#what-nobody-told) where that is larger; one of a
+call that was killed counts with what was held back. `n_estimated` in `run.json` says how many did, and a bill can
+differ from the books by what they took more. A model without a `price` under `budget.usd` is refused before anything
+is sent (exit 2), unless `--allow-unknown-cost` lets it pass uncounted.
 
 ## Interrupts
 

@@ -6,13 +6,13 @@ over HTTP and compares; nothing here is looked up in the code that it judges.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, NamedTuple
 
 from evalrun.records import ANSWERED, ErrorCode, Status, UsageSource
 
 Lane = Literal["goes on", "waits", "stops"]
-Cost = Literal["known", "unknown", "nothing"]
+Cost = Literal["known", "estimated", "nothing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +103,9 @@ def _taken(words: str, *flags: str, status: Status = Status.OK) -> Expected:
     return Expected(words=words, status=status, flags=flags, usage=UsageSource.REPORTED)
 
 
-def _unbilled(words: str, *flags: str, usage: UsageSource = UsageSource.MISSING) -> Expected:
-    """Return the cell of an answer whose cost nobody can know."""
-    return Expected(words=words, status=Status.OK, flags=flags, usage=usage, cost="unknown")
+def _uncounted(words: str, *flags: str) -> Expected:
+    """Return the cell of an answer that does not tell its tokens."""
+    return Expected(words=words, status=Status.OK, flags=flags, usage=UsageSource.ESTIMATED, cost="estimated")
 
 
 def _again(
@@ -120,14 +120,16 @@ def _again(
         lane=lane,
         wait_s=wait_s,
         maybe_billed=may_cost,
-        cost="unknown" if may_cost else "nothing",
+        usage=UsageSource.ESTIMATED if may_cost else UsageSource.MISSING,
+        cost="estimated" if may_cost else "nothing",
     )
 
 
 def _failed(code: ErrorCode, words: str, *, may_cost: bool = False) -> Expected:
     """Return the cell of a failure that asking again does not mend."""
-    cost: Cost = "unknown" if may_cost else "nothing"
-    return Expected(words=words, status=Status.ERROR, error_code=code, maybe_billed=may_cost, cost=cost)
+    cost: Cost = "estimated" if may_cost else "nothing"
+    usage = UsageSource.ESTIMATED if may_cost else UsageSource.MISSING
+    return Expected(words=words, status=Status.ERROR, error_code=code, maybe_billed=may_cost, usage=usage, cost=cost)
 
 
 def _stopped(code: ErrorCode, words: str, *, wait_s: tuple[float, float] | None = None) -> Expected:
@@ -153,18 +155,24 @@ def _throttled(
     return _again(code, words, may_cost=False, lane="waits", wait_s=wait_s)
 
 
+def _billed(cell: Expected) -> Expected:
+    """Return the cell of a failure that tells what it took all the same."""
+    return replace(cell, usage=UsageSource.REPORTED, cost="known")
+
+
 _SAME: Final = "read as meant"
 _WORDS_FOUND: Final = "the server's own words are found and shown"
-_NO_USAGE: Final = _unbilled("the answer counts; tokens and cost are unknown, not 0")
-_ODD_COUNTS: Final = _unbilled("a count that can be none is unknown, and so is the cost", "usage_inconsistent")
+_NO_USAGE: Final = _uncounted("the answer counts; its tokens and its cost are estimated from the texts, never 0")
+_ODD_COUNTS: Final = _uncounted("a count that can be none is not used: the tokens are estimated", "usage_inconsistent")
 _ERROR_IN_200: Final = _again(ErrorCode.ERROR_IN_200, "the error object counts, not the status", may_cost=True)
 _NO_CHOICES: Final = Outcomes(
-    _damaged("no completion without choices"), _incomplete("no choice in any event: the stream says nothing")
+    _billed(_damaged("no completion without choices")),
+    _billed(_incomplete("no choice in any event: the stream says nothing")),
 )
 _NOTHING_SAID: Final = _taken("the model said nothing, and that is what is kept", status=Status.EMPTY)
 _UNENDED: Final = Outcomes(
     _taken("the whole body is there: an answer, flagged", "finish_reason_missing"),
-    _incomplete("without a finish_reason nobody knows whether more was to come"),
+    _billed(_incomplete("without a finish_reason nobody knows whether more was to come")),
 )
 _HTML_200: Final = _damaged("a page is no completion, whatever its status")
 _SERVER_SAYS_NO: Final = _passing("the server's trouble")
@@ -188,15 +196,13 @@ OUTCOMES: Final[Mapping[str, Outcomes]] = {
     "Q03:negative": _both(_ODD_COUNTS),
     "Q03:float": _both(_ODD_COUNTS),
     "Q03:huge": _both(_ODD_COUNTS),
-    "Q03:partial": _both(
-        _unbilled("the count that is there is kept; the cost is unknown, not 0", usage=UsageSource.REPORTED)
-    ),
+    "Q03:partial": _both(_uncounted("the count that is there is kept, the other one is estimated")),
     "Q04:last-chunk": _streamed(_taken("what it reports is counted")),
     "Q04:with-finish": _streamed(_taken("what it reports is counted")),
     "Q05": _streamed(_taken("the last one counts; they are never added up")),
     "Q06": _streamed(_taken("counted: after `[DONE]` the stream is read on, for 1 s at most")),
     "Q07:more": _both(
-        _taken("what only the total knows counts as reasoning, as Gemini's relays do", "usage_inconsistent")
+        _taken("what only the total knows counts as reasoning, as Gemini's relays do", "reasoning_outside")
     ),
     "Q07:less": _both(_taken("prompt and completion count, the total does not", "usage_inconsistent")),
     "Q08": _both(_taken("the cached tokens are unknown, the prompt is paid in full", "usage_inconsistent")),
@@ -207,7 +213,7 @@ OUTCOMES: Final[Mapping[str, Outcomes]] = {
     ),
     "Q10:data": _streamed(_ERROR_IN_200),
     "Q10:event": _streamed(_ERROR_IN_200),
-    "Q10:finish": _both(_ERROR_IN_200),
+    "Q10:finish": Outcomes(_billed(_ERROR_IN_200), _ERROR_IN_200),
     "Q11:null": _NO_CHOICES,
     "Q11:empty": _NO_CHOICES,
     "Q11:missing": _NO_CHOICES,

@@ -3,7 +3,7 @@
 from itertools import groupby
 
 from evalrun.quirk_names import QUIRK_NAMES, QuirkName
-from evalrun.records import Status
+from evalrun.records import Status, UsageSource
 from tests.quirk_outcomes import OUTCOMES, Expected, Figures, Outcomes, count_figures
 
 HEAD = """# Quirks, and what evalrun makes of them
@@ -21,7 +21,7 @@ id alone (`Q25`: the request decides on the form) or a name (`cut:rst`). Some ta
 [simulator's page](simulator.md#quirks).
 
 The outcomes are meant to be right for any client: what is damaged is never an answer, what cannot pass is not asked
-again, what a server asks for is granted, and what nobody can know is not guessed.
+again, what a server asks for is granted, and what nobody tells is estimated and says so.
 
 """
 
@@ -32,9 +32,10 @@ WORDS = """## Words
 | **answer** | kept as what the model said; nothing is odd about it |
 | **answer**, `flag` | kept, and the column `flags` of the results says what is odd |
 | **empty**, **refused** | kept as what it is: the model said nothing, or refused |
-| cost unknown | the row's cost is null, never 0, and the report counts such rows |
+| cost estimated | the reply does not tell its tokens: they are estimated, and `usage_source` says so |
 | **again**: `code` | no answer: asked again, within the limits of `retry`; an error of that code if it never passes |
-| may be billed | the server may have done the work: the cost of the attempt is unknown, `maybe_billed` is true |
+| may be billed | the server may have done the work: `maybe_billed` is true, and its cost is estimated |
+| tells its tokens | the failed reply names them all the same: they are taken as reported, and nothing is estimated |
 | lane waits | no row of that endpoint and model is sent before the wait is over |
 | **error**: `code` | the row ends as an error at once, the others go on |
 | **stop**: `code` | every row would meet it: the lane stops, its rows stay pending, a resume goes on with them |
@@ -98,10 +99,11 @@ def _render_verdict(cell: Expected) -> str:
     notes = [f"`{flag}`" for flag in cell.flags]
     if cell.is_answer:
         verdict = "**answer**" if cell.status is Status.OK else f"**{cell.status}**"
-        notes += ["cost unknown"] if cell.cost == "unknown" else []
+        notes += ["cost estimated"] if cell.cost == "estimated" else []
     else:
         word = "again" if cell.is_retried else "stop" if cell.lane == "stops" else "error"
         verdict = f"**{word}**: `{cell.error_code}`"
         notes += ["may be billed"] if cell.maybe_billed else []
+        notes += ["tells its tokens"] if cell.usage is UsageSource.REPORTED else []
         notes += ["lane waits"] if cell.lane == "waits" else []
     return ", ".join([verdict, *notes])

@@ -1,5 +1,6 @@
 """What earlier calls of a run took for a row, as its next outcome will tell it."""
 
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -51,4 +52,17 @@ def test_prior_cost_counts_what_followed_the_newest_outcome(
         known.append(read_prior(live, EDITED, live.get(EDITED.row_id)))
     with scan_journal(folder) as scanned:
         known.append(read_prior(scanned, EDITED, scanned.get(EDITED.row_id)))
-    assert known == [prior, prior]
+    assert known == [(*prior, False)] * 2
+
+
+def test_prior_cost_that_holds_an_estimate_is_known_for_one(tmp_path: Path) -> None:
+    """It stays part of what the row has cost, also when the row is finished by an outcome of another run."""
+    folder = make_folder(tmp_path)
+    failed = make_error(1, billed_usd=CENT, is_billed_estimated=True)
+    for record in (failed, replace(FINISHED, is_billed_estimated=True)):
+        with (
+            scan_journal(folder, for_append=True) as index,
+            Journal(folder, durability="process", index=index) as journal,
+        ):
+            journal.append(record)
+            assert read_prior(index, EDITED, index.get(EDITED.row_id)) == (1, CENT, True)

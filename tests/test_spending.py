@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from evalrun.dispatch.budget import Reservation, make_reservation
 from evalrun.dispatch.token_guess import TokenGuess
 from evalrun.job.config import LoadedJob, load_job
 from evalrun.job.plan import Plan
-from evalrun.records import Attempt, Outcome, Request, Started, Usage
+from evalrun.records import Attempt, CostSource, Outcome, Request, Started, Usage, UsageSource
 from evalrun.spending import count_spent, describe_budget, find_price_problem, list_shortages, make_budget
 from evalrun.store.folder import RunFolder
 from evalrun.store.journal import Journal
@@ -137,6 +138,38 @@ def test_spent_estimates_tokens_where_only_the_cost_was_told(tmp_path: Path) -> 
     with write(make_folder(tmp_path), attempt) as index:
         spent = count_spent(index, plan)
     assert (spent.usd, spent.tokens, spent.n_estimated) == (Decimal("0.5"), estimate(request, plan).tokens, 1)
+
+
+def test_spent_takes_an_estimate_for_as_much_as_was_held_back_at_least(tmp_path: Path) -> None:
+    """A resume counts an attempt whose tokens are estimated as the budget did when it came back, and learns nothing."""
+    _, plan = load(tmp_path)
+    request = next(plan.requests())
+    ids = {"row_id": request.row_id, "maybe_billed": True, "error_code": "reset"}
+    low = Usage(prompt_tokens=1, completion_tokens=1, source=UsageSource.ESTIMATED)
+    high = replace(low, prompt_tokens=900, completion_tokens=90_000)
+    records = [
+        make_attempt(1, 1, **ids, usage=low, cost_usd=Decimal("0.000001")),
+        make_attempt(1, 2, **ids, usage=high, cost_usd=Decimal("0.5")),
+        make_attempt(1, 3, **ids, usage=low, cost_usd=None),
+    ]
+    with write(make_folder(tmp_path), *records) as index:
+        spent = count_spent(index, plan)
+    held = estimate(request, plan)
+    assert spent.usd == 2 * (held.usd or 0) + Decimal("0.5")
+    assert spent.tokens == 2 * held.tokens + 90_900
+    assert (spent.requests, spent.n_estimated) == (3, 3)
+
+
+def test_spent_counts_nothing_for_what_was_certainly_not_billed(tmp_path: Path) -> None:
+    """A refusal took nothing; a reply of a free model, or one that names a cost of 0, took its tokens."""
+    _, plan = load(tmp_path)
+    request = next(plan.requests())
+    free = make_attempt(1, cost_usd=Decimal(0))
+    named = make_attempt(2, row_id=request.row_id, usage=Usage(), cost_usd=Decimal(0), cost_source=CostSource.REPORTED)
+    with write(make_folder(tmp_path), make_failed_attempt(1), free, named) as index:
+        spent = count_spent(index, plan)
+    assert (spent.usd, spent.requests, spent.n_estimated) == (Decimal(0), 3, 1)
+    assert spent.tokens == 74 + estimate(request, plan, seen=17).tokens
 
 
 def test_budget_of_a_resume_begins_with_what_was_spent(tmp_path: Path) -> None:

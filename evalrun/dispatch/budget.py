@@ -34,13 +34,16 @@ class Spent(NamedTuple):
 
     usd: Decimal | None
     tokens: int | None
+    is_estimate: bool = False
+    """Nobody told it: the reservation stands for it where that is larger."""
 
 
 def make_reservation(estimate: TokenEstimate, prices: ModelPrices) -> Reservation:
     """Return what to hold back for a request: its estimate at the dearest rates that could apply.
 
-    Neither the tier of the prompt, nor what of it is read from or written to the cache, nor the service tier is known
-    before the reply: the dearest of each counts, and of a price that changes, the dearest of its times.
+    Neither the tier of the prompt, nor what of it is read from or written to the cache, nor what is sound, nor the
+    service tier is known before the reply: the dearest of each counts, and of a price that changes, the dearest of its
+    times.
 
     Args:
         estimate: Its tokens.
@@ -57,10 +60,23 @@ def _price_dearest(estimate: TokenEstimate, price: PriceOptions) -> Decimal:
     low, high = prompt // _TIER_SLACK, prompt * _TIER_SLACK
     within = {tier.above_prompt_tokens + 1 for tier in price.tiers if low <= tier.above_prompt_tokens < high}
     candidates = [choose_rates(price, size) for size in {low, *within}]
-    rate_input = max(max(rates.input, rates.cached_input, rates.cache_write) for rates in candidates)
-    rate_output = max(max(rates.output, rates.reasoning) for rates in candidates)
+    rate_input = max(max(rates.input, rates.cached_input, rates.cache_write, rates.audio_input) for rates in candidates)
+    rate_output = max(max(rates.output, rates.reasoning, rates.audio_output) for rates in candidates)
     multiplier = max([Decimal(1), *filter(None, price.multipliers.values())])
     return (prompt * rate_input + estimate.output_tokens * rate_output) * PER_TOKEN * multiplier
+
+
+def lean(actual: Decimal | None, held: Decimal, *, is_estimate: bool) -> Decimal:
+    """Return what an amount counts for: one that is unknown or estimated, for as much as was held back at least.
+
+    Args:
+        actual: What was told, or estimated; None when neither.
+        held: What was held back.
+        is_estimate: Whether nobody told it.
+    """
+    if actual is None:
+        return held
+    return max(actual, held) if is_estimate else actual
 
 
 class RunBudget:
@@ -170,10 +186,10 @@ class RunBudget:
             actual: 0 where the server certainly did no work; None, or what is no amount, where it is unknown.
         """
         usd, tokens = _read_amount(actual.usd), _read_amount(actual.tokens)
-        self._n_estimated += usd is None or tokens is None
+        self._n_estimated += actual.is_estimate or usd is None or tokens is None
         held_usd, held_tokens = reservation.usd or Decimal(0), Decimal(reservation.tokens)
-        self._usd.move(held_usd, held_usd if usd is None else usd)
-        self._tokens.move(held_tokens, held_tokens if tokens is None else tokens)
+        self._usd.move(held_usd, lean(usd, held_usd, is_estimate=actual.is_estimate))
+        self._tokens.move(held_tokens, lean(tokens, held_tokens, is_estimate=actual.is_estimate))
 
     def give_back(self, reservation: Reservation) -> None:
         """Undo a reservation whose request did not leave."""

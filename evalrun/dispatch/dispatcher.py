@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import NamedTuple
 
 import anyio
@@ -25,6 +24,7 @@ from evalrun.dispatch.outcomes import (
     CUT_BY_PROXY,
     Row,
     Sending,
+    is_free,
     judge_permanence,
     make_answered_attempt,
     make_failed_attempt,
@@ -44,6 +44,7 @@ from evalrun.dispatch.stops import (
 )
 from evalrun.dispatch.till import Hold, Till, count_tokens, judge_used_tokens
 from evalrun.dispatch.transport import Reply, Target, Transport, make_hint_headers, open_transport
+from evalrun.dispatch.usage_estimates import Taken
 from evalrun.dispatch.wire import parse_reply
 from evalrun.errors import ApiError, ContentRefusedError
 from evalrun.lane_progress import LaneProgress
@@ -309,17 +310,22 @@ class _Endpoint:
 
     def _note_answer(self, flight: _Flight, reply: Reply, completion: Completion, now_s: float) -> None:
         track, request = flight.track, flight.sending.row.request
+        usage = completion.usage
+        if usage.prompt_tokens is None or usage.completion_tokens is None:
+            completion = track.lane.estimator.complete(request, completion)
+        else:
+            track.lane.estimator.note_answer(request, usage)
         prices = self._around.prices.get(request.model, NO_PRICES)
         attempt = make_answered_attempt(flight.sending, reply, completion, prices)
+        _count_cost(track.work.progress, attempt)
         if flight.hold.estimate is not None:
-            usage = attempt.usage
             track.lane.guess.note_answer(
                 request.body,
                 prompt_tokens=usage.prompt_tokens,
                 output_tokens=usage.completion_tokens,
                 n_choices=request.n_choices,
             )
-            track.lane.settle(flight.hold.tokens, count_tokens(attempt), now_s)
+            track.lane.settle(flight.hold.tokens, count_tokens(usage), now_s)
         self._around.till.settle(flight.hold, attempt)
         self._finish(track, flight.sending, attempt, status=completion.status, completion=completion)
         self._note_life(flight, now_s)
@@ -329,7 +335,9 @@ class _Endpoint:
         row = sending.row
         row.last_ended_s = now_s
         _add_advice(error, row.request, self._target)
-        attempt = make_failed_attempt(sending, error, reply)
+        prices = self._around.prices.get(row.request.model, NO_PRICES)
+        attempt = make_failed_attempt(sending, error, reply, _estimate_taken(flight, error, reply), prices)
+        _count_cost(track.work.progress, attempt)
         track.lane.settle(flight.hold.tokens, judge_used_tokens(flight.hold, error), now_s)
         self._around.till.settle(flight.hold, attempt)
         if isinstance(error, ContentRefusedError):
@@ -464,6 +472,19 @@ def _add_advice(error: ApiError, request: Request, target: Target) -> None:
         error.message = f"{error.message} (if a proxy cuts long calls, `stream: true` at the endpoint outlives it)"
 
 
+def _estimate_taken(flight: _Flight, error: ApiError, reply: Reply | None) -> Taken | None:
+    """Return what a failed attempt may have taken; None when it certainly took nothing."""
+    if is_free(error):
+        return None
+    said = error.said if reply is None else reply.said or reply.body
+    return flight.track.lane.estimator.estimate_failure(flight.sending.row.request, said)
+
+
+def _count_cost(progress: LaneProgress, attempt: Attempt) -> None:
+    if attempt.cost_usd is not None:
+        progress.spent_usd += attempt.cost_usd
+
+
 def _count(progress: LaneProgress, outcome: Outcome) -> None:
     """Count an outcome; pending rows are not done."""
     if outcome.status is Status.PENDING:
@@ -472,7 +493,6 @@ def _count(progress: LaneProgress, outcome: Outcome) -> None:
     progress.errors += outcome.status is Status.ERROR
     usage = outcome.usage
     progress.tokens += (usage.prompt_tokens or 0) + (usage.completion_tokens or 0)
-    progress.spent_usd += outcome.cost_usd or Decimal(0)
     if outcome.status in ANSWERED:
         progress.answered += 1
         progress.unknown_cost += outcome.cost_usd is None

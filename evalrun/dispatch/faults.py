@@ -68,6 +68,7 @@ class Evidence(TypedDict):
     request_id: str | None
     bytes_received: int
     first_token_s: float | None
+    said: bytes | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

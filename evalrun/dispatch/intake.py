@@ -166,6 +166,11 @@ class Intake:
         masked = redactor.redact_bytes(together)
         return (redactor.redact_bytes(head) if masked is together else masked)[:EVIDENCE_BYTES]
 
+    def write_said(self, redactor: Redactor) -> bytes | None:
+        """Return all that a stream has said so far, secrets masked, as the JSON of a completion; None of a document."""
+        stream = self._stream
+        return redactor.redact_bytes(stream.write_said()) if stream is not None and stream.is_stream else None
+
     def _check_coding(self) -> None:
         try:
             self._body.check_end()

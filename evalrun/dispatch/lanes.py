@@ -21,6 +21,7 @@ from evalrun.dispatch.rate_facts import has_rate_facts, read_rate_facts
 from evalrun.dispatch.retry import RetryPolicy, Tries
 from evalrun.dispatch.retry_budget import RetryBudget
 from evalrun.dispatch.token_guess import TokenGuess
+from evalrun.dispatch.usage_estimates import UsageEstimator
 from evalrun.errors import ApiError, TerminalError
 from evalrun.lane_progress import LaneProgress
 from evalrun.options import RetryOptions
@@ -105,6 +106,7 @@ class Lane:
     ) -> None:
         self.progress = progress
         self.guess = TokenGuess()
+        self.estimator = UsageEstimator()
         self.is_proven = False
         """True once the lane answered anything but an outage."""
         self.counts_tokens = tokens_per_minute is not None or (

@@ -1,7 +1,7 @@
 """Where attempts and outcomes are made: what one exchange was, what finally became of a row, and what it cost.
 
 Rows, replies and failures enter, frozen records leave. Unknown cost is None, never 0; 0 means that the server certainly
-did no work.
+did no work. What an attempt that failed may have cost is estimated, and says so.
 """
 
 from dataclasses import dataclass, field
@@ -13,6 +13,7 @@ from evalrun.cost import Cost, compute_cost
 from evalrun.dispatch.faults import find_request_id
 from evalrun.dispatch.retry import Tries
 from evalrun.dispatch.transport import Reply
+from evalrun.dispatch.usage_estimates import Taken
 from evalrun.errors import ApiError, ContentRefusedError, TerminalError
 from evalrun.prices import ModelPrices
 from evalrun.records import (
@@ -29,7 +30,6 @@ from evalrun.records import (
 )
 
 _FREE = Cost(Decimal(0), CostSource.TABLE)
-_MAYBE_BILLED = Cost(None, CostSource.UNKNOWN)
 CUT_BY_PROXY = frozenset({504, 524})
 """Statuses by which a proxy says that it waited long enough: behind it, the model may have gone on to the end."""
 
@@ -44,6 +44,8 @@ class Row:
     tries: Tries = field(default_factory=Tries)
     billed_usd: Decimal | None
     """Cost of its attempts so far, earlier calls included; None when any is unknown."""
+    is_estimated: bool
+    """Whether an estimate is part of that."""
     started_at: datetime | None = None
     """Start of its first attempt in this call, UTC."""
     last_ended_s: float
@@ -52,17 +54,31 @@ class Row:
     @classmethod
     def take(cls, request: Request, now_s: float) -> "Row":
         """Return the row of a request that has just been taken from the plan."""
-        return cls(request=request, taken_s=now_s, billed_usd=request.prior_billed_usd, last_ended_s=now_s)
+        return cls(
+            request=request,
+            taken_s=now_s,
+            billed_usd=request.prior_billed_usd,
+            is_estimated=request.is_prior_estimated,
+            last_ended_s=now_s,
+        )
+
+    @property
+    def is_billed_estimated(self) -> bool:
+        """True when what its attempts cost is known, and an estimate is part of it."""
+        return self.is_estimated and self.billed_usd is not None
 
     @property
     def n_attempts(self) -> int:
         """Attempts over the whole run."""
         return self.request.prior_attempts + self.tries.n
 
-    def add_cost(self, cost_usd: Decimal | None) -> None:
+    def add_cost(self, attempt: Attempt) -> None:
         """Add the cost of an attempt; an unknown one makes the sum unknown."""
+        cost_usd = attempt.cost_usd
         if self.billed_usd is not None:
             self.billed_usd = None if cost_usd is None else self.billed_usd + cost_usd
+        if attempt.is_cost_estimated:
+            self.is_estimated = True
 
 
 class Sending(NamedTuple):
@@ -96,8 +112,7 @@ def make_answered_attempt(sending: Sending, reply: Reply, completion: Completion
     row = sending.row
     price = prices.find(sending.started_at)
     cost = compute_cost(completion.usage, price, service_tier=completion.service_tier, source=prices.source)
-    row.add_cost(cost.usd)
-    return Attempt(
+    attempt = Attempt(
         row_id=row.request.row_id,
         request_key=row.request.request_key,
         attempt=sending.attempt,
@@ -118,19 +133,27 @@ def make_answered_attempt(sending: Sending, reply: Reply, completion: Completion
         maybe_billed=False,
         body=reply.body.decode("utf-8", "replace"),
     )
+    row.add_cost(attempt)
+    return attempt
 
 
-def make_failed_attempt(sending: Sending, error: ApiError, reply: Reply | None) -> Attempt:
+def make_failed_attempt(
+    sending: Sending, error: ApiError, reply: Reply | None, taken: Taken | None, prices: ModelPrices
+) -> Attempt:
     """Return the attempt that failed, with what it may have cost; the row's sum is carried on.
 
     Args:
         sending: The attempt.
         error: Its failure.
         reply: The reply that says so; None when no whole reply came.
+        taken: What it may have taken; None when it certainly took nothing.
+        prices: Of its model.
     """
-    row, cost = sending.row, judge_failed_cost(error)
-    row.add_cost(cost.usd)
-    return Attempt(
+    row, cost, usage = sending.row, _FREE, NO_USAGE
+    if taken is not None:
+        usage, price = taken.usage, prices.find(sending.started_at)
+        cost = compute_cost(usage, price, service_tier=taken.service_tier, source=prices.source)
+    attempt = Attempt(
         row_id=row.request.row_id,
         request_key=row.request.request_key,
         attempt=sending.attempt,
@@ -145,25 +168,22 @@ def make_failed_attempt(sending: Sending, error: ApiError, reply: Reply | None) 
         request_id=error.request_id,
         bytes_sent=len(row.request.body) if error.was_sent else 0,
         bytes_received=error.bytes_received if reply is None else reply.bytes_received,
-        usage=NO_USAGE,
+        usage=usage,
         cost_usd=cost.usd,
         cost_source=cost.source,
-        maybe_billed=cost.usd is None,
+        maybe_billed=taken is not None,
         body=None if error.body is None else error.body.decode("utf-8", "replace"),
     )
+    row.add_cost(attempt)
+    return attempt
 
 
-def judge_failed_cost(error: ApiError) -> Cost:
-    """Return what a failed attempt cost: nothing when it never left or was answered with an HTTP error, else unknown.
+def is_free(error: ApiError) -> bool:
+    """Tell whether a failed attempt certainly cost nothing: it never left, or was answered with an HTTP error.
 
     Providers do not bill replies that are HTTP errors; a lost, late or damaged reply may have been generated in full,
     and so may one that a proxy did not wait for (QuantumNous/new-api#2974).
     """
-    return _FREE if is_free(error) else _MAYBE_BILLED
-
-
-def is_free(error: ApiError) -> bool:
-    """Tell whether a failed attempt certainly cost nothing."""
     status = error.http_status
     is_refused = status is not None and status >= 300 and status not in CUT_BY_PROXY
     return is_refused or not error.was_sent
@@ -207,6 +227,7 @@ def make_outcome(
         usage=attempt.usage,
         cost_usd=attempt.cost_usd,
         billed_usd=row.billed_usd,
+        is_billed_estimated=row.is_billed_estimated,
         cost_source=attempt.cost_source,
         latency_s=attempt.latency_s,
         first_token_s=attempt.first_token_s,
@@ -233,6 +254,7 @@ def make_pending(row: Row, code: ErrorCode, message: str, *, finished_at: dateti
         usage=NO_USAGE,
         cost_usd=None,
         billed_usd=row.billed_usd,
+        is_billed_estimated=row.is_billed_estimated,
         cost_source=CostSource.UNKNOWN,
         latency_s=None,
         first_token_s=None,

@@ -5,6 +5,7 @@ settled, or the run ends. A dispatch without a budget, on lanes whose tokens nob
 """
 
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Final, NamedTuple
 
 from evalrun.dispatch.budget import Reservation, RunBudget, Spent, make_reservation
@@ -12,7 +13,7 @@ from evalrun.dispatch.outcomes import is_free
 from evalrun.dispatch.token_guess import TokenEstimate, TokenGuess
 from evalrun.errors import ApiError
 from evalrun.prices import NO_PRICES, PriceBook
-from evalrun.records import Attempt, Request
+from evalrun.records import Attempt, CostSource, Request, Usage, UsageSource
 
 
 class Hold(NamedTuple):
@@ -116,8 +117,7 @@ class Till:
         """
         if self._budget is None or hold.reservation is None:
             return
-        is_nothing = attempt.cost_usd == 0 and attempt.error_code is not None
-        self._budget.settle(hold.reservation, Spent(attempt.cost_usd, 0 if is_nothing else count_tokens(attempt)))
+        self._budget.settle(hold.reservation, find_spent(attempt))
         if self._is_short:
             self._is_short = False
             self._tell(None)
@@ -136,9 +136,17 @@ class Till:
             listener(reason)
 
 
-def count_tokens(attempt: Attempt) -> int | None:
-    """Return the tokens that a reply reports; None when it does not."""
+def find_spent(attempt: Attempt) -> Spent:
+    """Return what an attempt takes from a budget: what it was told to have taken, else an estimate that says so."""
     usage = attempt.usage
+    is_told = usage.source is not UsageSource.MISSING or attempt.cost_source is CostSource.REPORTED
+    if attempt.cost_usd == 0 and not is_told:
+        return Spent(Decimal(0), 0)  # A server that certainly did not bill did no work either.
+    return Spent(attempt.cost_usd, count_tokens(usage), is_estimate=usage.source is UsageSource.ESTIMATED)
+
+
+def count_tokens(usage: Usage) -> int | None:
+    """Return the tokens that a reply tells, or that are estimated of it; None when neither."""
     if usage.prompt_tokens is None or usage.completion_tokens is None:
         return usage.total_tokens
     parts = usage.prompt_tokens + usage.completion_tokens

@@ -112,6 +112,8 @@ class Reply:
     flags: tuple[str, ...] = ()
     """What is odd about the way it came: `no_done`, `finish_repeated`, `number_dropped` of a stream; `not_streamed`
     where one was asked for; `sent_again` where a connection ended before the reply, and another was taken."""
+    said: bytes | None = None
+    """What a stream that reported an error had said until then, as the JSON of a completion; None for all others."""
 
 
 def make_target(
@@ -308,6 +310,7 @@ class Transport:
             bytes_received=intake.bytes_received,
             is_redacted=body is not received,
             flags=(*intake.flags, "sent_again") if exchange.is_sent_again else intake.flags,
+            said=intake.write_said(self._redactor) if intake.has_failed else None,
         )
 
     def _finish_late(self, exchange: Exchange) -> Reply:
@@ -342,6 +345,7 @@ class Transport:
         evidence = make_evidence(intake.status, intake.headers, intake.make_evidence(self._failure_redactor))
         evidence["bytes_received"] = intake.bytes_received
         evidence["first_token_s"] = exchange.first_token_s
+        evidence["said"] = intake.write_said(self._redactor)
         return evidence
 
     def _translate(self, error: Exception, exchange: Exchange) -> ApiError:

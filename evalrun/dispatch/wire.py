@@ -91,6 +91,7 @@ def make_evidence(status: int, headers: Mapping[str, str], body: bytes, *, now: 
         request_id=find_request_id(headers),
         bytes_received=len(body),
         first_token_s=None,
+        said=None,
     )
 
 

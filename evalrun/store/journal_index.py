@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from evalrun.records import FINISHED, Attempt, ErrorCode, Outcome, Started, Status
+from evalrun.records import FINISHED, Attempt, ErrorCode, Outcome, Started, Status, UsageSource
 from evalrun.store.journal_format import (
     FORMAT_VERSION,
     Frame,
@@ -44,9 +44,11 @@ _USUAL_LINE = re.compile(
     % FORMAT_VERSION
     + rb'(?=\{"row_id":"(.{64})","request_key":"(.{64})","index":\d+,'
     rb'(?:"attempt":(\d+)\}\}\n|"status":"([a-z]+)","attempts":(\d+),'
-    rb'(?:"error_code":"([a-z0-9_]+)",)?(?:"billed_usd":"([0-9.E+-]+)",)?"cost_(?:usd|source)":))',
+    rb'(?:"error_code":"([a-z0-9_]+)",)?(?:"is_billed_estimated":(true),)?(?:"billed_usd":"([0-9.E+-]+)",)?'
+    rb'"cost_(?:usd|source)":))',
     re.DOTALL,  # A run of any 64 bytes is one step, where letters and digits would be 64.
 )
+_NOTHING: dict[str, Any] = {}
 
 
 class Entry(NamedTuple):
@@ -63,6 +65,8 @@ class Entry(NamedTuple):
     """Cost so far of an unfinished row; None when unknown. Always None for a finished row: read its outcome."""
     is_permanent: bool = False
     """Whether the newest outcome is an error that cannot pass, though its code can."""
+    is_billed_estimated: bool = False
+    """Whether what the row has cost so far holds an estimate; of a finished row as well."""
     number: int = 0
     """The row's number, by first appearance in the journal, 0-based."""
 
@@ -172,6 +176,7 @@ class JournalIndex:
         self._attempts = array("H")
         self._billed: dict[int, Decimal | None] = {}
         self._permanent: set[int] = set()
+        self._estimated = bytearray()
         self._in_flight: dict[str, _Flight] = {}
 
     def __len__(self) -> int:
@@ -212,6 +217,7 @@ class JournalIndex:
             attempts=self._attempts[number],
             billed_usd=None if row_id in self._in_flight else self._get_billed(number),
             is_permanent=number in self._permanent,
+            is_billed_estimated=bool(self._estimated[number]),
             number=number,
         )
 
@@ -284,7 +290,7 @@ class JournalIndex:
         match = _USUAL_LINE.match(line)
         if match is None:
             return False
-        kind, crc, row_id, request_key, attempt, status, attempts, code, usd = match.groups()
+        kind, crc, row_id, request_key, attempt, status, attempts, code, estimated, usd = match.groups()
         if line[-2:] != b"}\n" or crc32(line[match.end() : -2]) != int(crc, 16):
             return False
         if (kind == b"started") != (attempt is not None) or not (row_id.isalnum() and request_key.isalnum()):
@@ -301,6 +307,8 @@ class JournalIndex:
         is_open = usd is not None and status_number not in _FINISHED_NUMBERS
         self._set_finish(number, code.decode() if code else None, Decimal(usd.decode()) if is_open else None)
         self._permanent.discard(number)
+        if estimated is not None:
+            self._estimated[number] = 1
         return True
 
     def add_frame(self, frame: Frame, *, segment: int, offset: int, length: int) -> None:
@@ -315,25 +323,30 @@ class JournalIndex:
         if kind is Kind.STARTED:
             self._add_started(row_id, request_key, fields["attempt"])
         elif kind is Kind.ATTEMPT:
-            self._add_attempt(row_id, request_key, fields["attempt"], _read_usd(fields.get("cost_usd")))
+            number = self._add_attempt(row_id, request_key, fields["attempt"], _read_usd(fields.get("cost_usd")))
+            is_estimate = fields.get("usage", _NOTHING).get("source") == UsageSource.ESTIMATED
+            self._estimated[number] |= is_estimate and bool(_read_usd(fields.get("cost_usd")))
         else:
             number = self._add_outcome(row_id, request_key, fields["attempts"], _STATUS_NUMBERS[fields["status"]])
             self._set_place(number, segment, offset, length)
             self._set_finish(number, fields.get("error_code"), _read_usd(fields.get("billed_usd")))
             self._set_permanent(number, is_permanent=fields.get("is_permanent", False))
+            self._estimated[number] |= fields.get("is_billed_estimated", False)
 
     def add_record(self, record: Started | Attempt | Outcome, *, segment: int, offset: int, length: int) -> None:
         """Take in a record that was written."""
         if isinstance(record, Started):
             self._add_started(record.row_id, record.request_key, record.attempt)
         elif isinstance(record, Attempt):
-            self._add_attempt(record.row_id, record.request_key, record.attempt, record.cost_usd)
+            number = self._add_attempt(record.row_id, record.request_key, record.attempt, record.cost_usd)
+            self._estimated[number] |= record.is_cost_estimated
         else:
             status = _STATUS_NUMBERS[record.status]
             number = self._add_outcome(record.row_id, record.request_key, record.attempts, status)
             self._set_place(number, segment, offset, length)
             self._set_finish(number, record.error_code, record.billed_usd)
             self._set_permanent(number, is_permanent=record.is_permanent)
+            self._estimated[number] |= record.is_billed_estimated
 
     def add_session(self, facts: dict[str, Any]) -> None:
         """Take in the facts of one call of the run."""
@@ -371,6 +384,7 @@ class JournalIndex:
         self._attempts.extend(bytes(_BLOCK_ROWS))
         self._statuses += bytes([_NO_OUTCOME]) * _BLOCK_ROWS
         self._codes += bytes(_BLOCK_ROWS)
+        self._estimated += bytes(_BLOCK_ROWS)
         self._keys += bytes(32 * _BLOCK_ROWS)
 
     def _add_started(self, row_id: str, request_key: str, attempt: int) -> None:
@@ -382,11 +396,12 @@ class JournalIndex:
             self._billed[number] = None
         self._in_flight[row_id] = (number, request_key, attempt)
 
-    def _add_attempt(self, row_id: str, request_key: str, attempt: int, cost_usd: Decimal | None) -> None:
+    def _add_attempt(self, row_id: str, request_key: str, attempt: int, cost_usd: Decimal | None) -> int:
         number = self._add_row(row_id, request_key, attempt)
         self._in_flight.pop(row_id, None)
         billed_usd = self._billed.get(number, _ZERO_USD)  # Of a finished row: what came after its outcome.
         self._billed[number] = None if cost_usd is None or billed_usd is None else billed_usd + cost_usd
+        return number
 
     def _add_outcome(self, row_id: str, request_key: str, attempts: int, status: int) -> int:
         number = self._add_row(row_id, request_key, attempts)

@@ -25,8 +25,8 @@ from evalrun.store.stored_outcome import is_digest, is_run_id, parse_stored_outc
 # The head of nearly every `done` body, up to where a chain of reuses would show; what does not match is parsed as JSON.
 _HEAD = re.compile(
     rb'\{"row_id":"([0-9a-f]{64})","request_key":"([0-9a-f]{64})","index":\d+,"status":"([a-z]+)","attempts":\d+,'
-    rb'(?:"error_code":"[a-z0-9_]+",)?(?:"billed_usd":"[0-9.E+-]+",)?(?:"cost_usd":"[0-9.E+-]+",)?'
-    rb'"cost_source":"[a-z]+",(?!"reused_from")'
+    rb'(?:"error_code":"[a-z0-9_]+",)?(?:"is_billed_estimated":true,)?(?:"billed_usd":"[0-9.E+-]+",)?'
+    rb'(?:"cost_usd":"[0-9.E+-]+",)?"cost_source":"[a-z]+",(?!"reused_from")'
 )
 _STATUSES = frozenset(status.value for status in Status)
 _OWN = ""

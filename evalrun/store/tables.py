@@ -73,7 +73,8 @@ RESULTS: tuple[Column, ...] = (
     _column(
         "billed_usd",
         "f64?",
-        "USD of all attempts of the row in this run, to 1e-12; null when any is unknown; 0 when never sent or reused.",
+        "USD of all attempts of the row in this run, to 1e-12, estimated ones included (flag `billed_estimated`); "
+        "null when any is unknown; 0 when never sent or reused.",
     ),
     _column("cost_source", "str", "Where the cost comes from: reported, table, library or unknown."),
     _column(
@@ -121,7 +122,12 @@ ATTEMPTS: tuple[Column, ...] = (
     _column("prompt_tokens", "i64?", "Tokens of the prompt, cached ones included; null when not told."),
     _column("completion_tokens", "i64?", "Tokens of the completion, reasoning included; null when not told."),
     _column("usage_source", "str", "Where the token counts come from: reported, estimated or missing."),
-    _column("cost_usd", "f64?", "USD, to 1e-12; null when unknown; 0 only when the server certainly did not bill."),
+    _column(
+        "cost_usd",
+        "f64?",
+        "USD, to 1e-12, estimated where `usage_source` says so; null when unknown; 0 only when free or certainly not "
+        "billed.",
+    ),
     _column("maybe_billed", "bool", "True when it failed after the body had left: the server may bill it."),
 )
 """One row per HTTP attempt, in the order they ended."""

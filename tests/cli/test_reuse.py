@@ -98,6 +98,23 @@ def test_edited_job_asks_exactly_the_new_requests(tmp_path: Path, capsys: pytest
     assert results["reused_from"].drop_nulls().to_list() == [first.name] * 997
 
 
+def test_reused_row_keeps_an_estimated_cost_and_no_estimated_bill(tmp_path: Path) -> None:
+    """What was estimated stays marked so as a cost; the run that takes it is billed nothing, which is no estimate."""
+    with FakeEndpoint(default=reply_json(make_completion("yes", usage=None))) as endpoint:
+        make_job(tmp_path, endpoint, QUESTIONS)
+        assert run_job(tmp_path) == 0
+        assert run_job(tmp_path, "--reuse", "latest") == 0
+        assert len(endpoint.requests) == 3
+    first, second = map(load_results, list_run_folders(tmp_path))
+    for results in (first, second):
+        assert results["usage_source"].to_list() == ["estimated"] * 3
+        assert results["usage"].null_count() == 3
+    assert second["cost_usd"].to_list() == first["cost_usd"].to_list() == first["billed_usd"].to_list()
+    assert second["billed_usd"].to_list() == [0.0] * 3
+    assert first["flags"].to_list() == ['["billed_estimated"]'] * 3
+    assert second["flags"].null_count() == 3
+
+
 def test_reused_row_is_billed_nothing_and_keeps_its_cost(tmp_path: Path) -> None:
     """A reused row has its cost, its tokens and its answer; no attempt, no bill, no time."""
     with FakeEndpoint(default=reply_text("yes")) as endpoint:
@@ -278,7 +295,13 @@ def test_resume_goes_on_with_the_same_older_runs(tmp_path: Path) -> None:
     results = load_results(second)
     assert results["reused_from"].to_list() == [first.name, first.name, None, first.name, None]
     assert results["attempts"].to_list() == [0, 1, 2, 0, 1]
-    assert results["billed_usd"].to_list() == [0.0, 0.015, None, 0.0, 0.015]
+    billed = results["billed_usd"].to_list()
+    assert billed[:2] + billed[3:] == [0.0, 0.015, 0.0, 0.015]
+    # The reply that was broken off may have been billed: the sum holds what it may have cost, and says so.
+    assert billed[2] > 0.015
+    assert results["flags"].to_list()[2] == '["billed_estimated"]'
+    attempts = pl.read_parquet(second / "attempts.parquet")
+    assert attempts["cost_usd"].sum() == pytest.approx(sum(billed), abs=1e-12)
 
 
 def test_take_over_that_was_cut_short_is_gone_on_with(tmp_path: Path) -> None:

@@ -93,6 +93,16 @@ def test_spent_budget_stays_spent() -> None:
     assert not budget.reserve(Reservation(Decimal(0), 0), 0.0)
 
 
+def test_estimates_count_with_their_reservation_at_least() -> None:
+    """What nobody told is booked as the larger of the estimate and what was held back, and counted as estimated."""
+    budget = make_budget(usd=Decimal(1), tokens=1000)
+    low, high = Spent(Decimal("0.002"), 7, is_estimate=True), Spent(Decimal("0.02"), 150, is_estimate=True)
+    unpriced = Spent(None, 150, is_estimate=True)
+    assert all(spend(budget, CENT, actual) for actual in (low, high, unpriced, CENT_SPENT))
+    facts = budget.describe()
+    assert (facts["usd"]["spent"], facts["tokens"]["spent"], facts["n_estimated"]) == (Decimal("0.05"), 500, 3)
+
+
 def test_unknown_amounts_count_with_their_reservation() -> None:
     """What a lost reply took is booked as estimated, each figure on its own, and counted."""
     budget = make_budget(usd=Decimal(1), tokens=1000)
@@ -209,6 +219,8 @@ def test_limit_of_zero_lets_out_what_is_free() -> None:
         (PRICE, TokenEstimate(1000, 100), "0.00225"),
         (PriceOptions(input=Decimal(4), cache_write=Decimal(5), output=Decimal(20)), TokenEstimate(1000, 0), "0.005"),
         (PriceOptions(input=Decimal(1), output=Decimal(2), reasoning=Decimal(3)), TokenEstimate(0, 1000), "0.003"),
+        (PriceOptions(input=Decimal(1), output=Decimal(2), audio_input=Decimal(9)), TokenEstimate(1000, 0), "0.009"),
+        (PriceOptions(input=Decimal(1), output=Decimal(2), audio_output=Decimal(9)), TokenEstimate(0, 1000), "0.009"),
         (
             PriceOptions(input=Decimal(1), output=Decimal(2), multipliers={"flex": Decimal("0.5")}),
             TokenEstimate(1000, 0),

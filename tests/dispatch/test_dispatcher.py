@@ -17,7 +17,17 @@ import pytest
 from evalrun.dispatch.transport import make_target
 from evalrun.errors import StoreError
 from evalrun.options import EndpointOptions, ProfileOptions, RetryOptions, SimulatorOptions, TimeoutOptions
-from evalrun.records import Attempt, CostSource, Outcome, Request, SimulatorHint, Started, Status
+from evalrun.records import (
+    Attempt,
+    CostSource,
+    Outcome,
+    Request,
+    SimulatorHint,
+    Started,
+    Status,
+    Usage,
+    UsageSource,
+)
 from tests.dispatch.rig import FAST_RETRY, Rig, make_options, make_request, make_requests, make_rig, wait_until
 from tests.fake_endpoint import (
     FakeEndpoint,
@@ -33,6 +43,8 @@ from tests.fake_endpoint import (
 )
 
 pytestmark = pytest.mark.anyio
+
+ESTIMATED = UsageSource.ESTIMATED
 
 OPEN_FILES = Path("/proc/self/fd")
 UNFINISHED = make_chunks("par", "tial", finish_reason=None, usage=None)
@@ -289,7 +301,8 @@ async def test_permanent_refusal_costs_one_request(endpoint: FakeEndpoint, reply
     assert endpoint.count_prompts()["r1."] == 1
     assert (outcome.status, outcome.error_code) == (Status.ERROR, code)
     is_http_error = outcome.http_status != 200
-    assert outcome.cost_usd == (0 if is_http_error else None)
+    assert (outcome.cost_usd == 0) is is_http_error
+    assert outcome.is_billed_estimated is not is_http_error
     assert outcome.last_attempt is not None
     assert outcome.last_attempt.maybe_billed is not is_http_error
     assert outcome.is_permanent is (code == "error_in_200")
@@ -298,13 +311,17 @@ async def test_permanent_refusal_costs_one_request(endpoint: FakeEndpoint, reply
 
 @pytest.mark.parametrize("status", [504, 524])
 async def test_reply_that_a_proxy_did_not_wait_for_may_be_billed(endpoint: FakeEndpoint, status: int) -> None:
-    """Behind a proxy that gave up, the model may go on and bill: the cost is unknown, not nothing."""
+    """Behind a proxy that gave up, the model may go on and bill: as much as it says on average, never nothing."""
     endpoint.script_for("r1.", reply_error(status), reply_text("late"))
     rig = make_rig(endpoint.base_url, concurrency=1)
     await rig.run(make_requests(2))
-    assert [(attempt.cost_usd, attempt.maybe_billed) for attempt in rig.attempts] == [(None, True)]
-    assert rig.outcomes["r1."].cost_usd is not None
-    assert rig.outcomes["r1."].billed_usd is None
+    (attempt,) = rig.attempts
+    assert (attempt.maybe_billed, attempt.usage.source, attempt.cost_source) == (True, ESTIMATED, CostSource.TABLE)
+    assert (attempt.usage.completion_tokens, attempt.usage.raw) == (5, None)
+    outcome = rig.outcomes["r1."]
+    assert (outcome.cost_usd, outcome.is_billed_estimated) == (Decimal("0.00006"), True)
+    assert outcome.billed_usd == Decimal("0.00006") + (attempt.cost_usd or 0) > Decimal("0.0001")
+    assert rig.progress[0].spent_usd == sum(each.billed_usd or 0 for each in rig.outcomes.values())
 
 
 async def test_request_too_large_says_its_size(endpoint: FakeEndpoint) -> None:
@@ -349,24 +366,83 @@ async def test_every_kind_of_answer_ends_its_row(endpoint: FakeEndpoint, reply: 
 
 
 async def test_deadline_may_have_been_billed(endpoint: FakeEndpoint) -> None:
-    """A row that timed out after its body was sent has an unknown cost, and is asked again `max_timeouts` times."""
+    """A row that timed out after its body was sent may have cost something, and is asked again `max_timeouts` times."""
     endpoint.script_for("slow", reply_text(delay_s=30), repeat_last=True)
     rig = make_rig(endpoint.base_url, timeout_s=TimeoutOptions(total=1), retry=replace(FAST_RETRY, max_timeouts=1))
     await rig.run([make_request("quick"), make_request("slow", index=1)])
     outcome = rig.outcomes["slow"]
     assert (outcome.status, outcome.error_code, outcome.attempts) == (Status.ERROR, "timeout_total", 2)
-    assert (outcome.cost_usd, outcome.billed_usd) == (None, None)
+    assert (outcome.usage.source, outcome.completion, outcome.is_billed_estimated) == (ESTIMATED, None, True)
+    assert outcome.billed_usd == (rig.attempts[0].cost_usd or 0) + (outcome.cost_usd or 0) > Decimal("0.0001")
     assert rig.attempts[0].maybe_billed
     assert (rig.attempts[0].latency_s, rig.attempts[0].bytes_received) == (None, 0)
 
 
-async def test_answer_after_a_lost_reply_has_an_unknown_bill(endpoint: FakeEndpoint) -> None:
-    """The outcome's own cost is known; what all attempts cost together is not."""
+async def test_answer_after_a_lost_reply_has_an_estimated_bill(endpoint: FakeEndpoint) -> None:
+    """The outcome's own cost is known; what all attempts cost together holds an estimate, and says so."""
     endpoint.script(reply_text(), FakeReply(body=b"<html>"))
     rig = make_rig(endpoint.base_url, concurrency=1)
     await rig.run(make_requests(2))
     outcome = rig.outcomes["r1."]
-    assert (outcome.cost_usd, outcome.billed_usd) == (Decimal("0.00006"), None)
+    assert (outcome.cost_usd, outcome.usage.source) == (Decimal("0.00006"), UsageSource.REPORTED)
+    assert (outcome.billed_usd or 0) > Decimal("0.0001")
+    assert [each.is_billed_estimated for each in rig.outcomes.values()] == [False, True]
+
+
+async def test_bill_that_held_an_estimate_before_a_resume_holds_one_after_it(endpoint: FakeEndpoint) -> None:
+    """What earlier calls estimated stays part of the sum, and said; also of a row that is given back."""
+    rig = make_rig(endpoint.base_url)
+    request = make_request("again")
+    await rig.run([replace(request, prior_attempts=1, prior_billed_usd=Decimal("0.5"), is_prior_estimated=True)])
+    outcome = rig.outcomes["again"]
+    assert (outcome.billed_usd, outcome.is_billed_estimated) == (Decimal("0.50006"), True)
+
+
+async def test_bill_of_unknown_sum_holds_no_estimate(endpoint: FakeEndpoint) -> None:
+    """Without a price there are tokens to be estimated, and no cost: it stays unknown."""
+    endpoint.script(FakeReply(body=b"<html>"))
+    rig = make_rig(endpoint.base_url)
+    await rig.run(make_requests(1), prices={})
+    (attempt,) = rig.attempts
+    assert (attempt.usage.source, attempt.cost_usd, attempt.cost_source) == (ESTIMATED, None, CostSource.UNKNOWN)
+    outcome = rig.outcomes["r0."]
+    assert (outcome.billed_usd, outcome.is_billed_estimated) == (None, False)
+
+
+async def test_reply_without_usage_is_estimated_from_its_texts(endpoint: FakeEndpoint) -> None:
+    """Its tokens and its cost are estimates that say so; what it says counts, and what the prompt holds."""
+    endpoint.default = reply_json({**make_completion("word " * 200), "usage": None})
+    rig = make_rig(endpoint.base_url)
+    await rig.run([make_request("short"), make_request("word " * 400, index=1)])
+    short, long = rig.outcomes.values()
+    assert short.completion is not None
+    assert (short.usage.source, short.usage, short.usage.raw) == (ESTIMATED, short.completion.usage, None)
+    assert 150 < (short.usage.completion_tokens or 0) < 260
+    assert (long.usage.prompt_tokens or 0) - (short.usage.prompt_tokens or 0) > 300
+    assert short.cost_usd == short.billed_usd
+    assert (short.cost_usd or 0) > Decimal("0.0015")
+    assert short.is_billed_estimated
+
+
+async def test_reply_without_usage_and_words_has_an_unknown_cost(endpoint: FakeEndpoint) -> None:
+    """There is nothing to go by: its tokens are null, and so is its cost, never 0."""
+    endpoint.default = reply_json({**make_completion(""), "usage": None})
+    rig = make_rig(endpoint.base_url)
+    await rig.run([make_request("one")])
+    outcome = rig.outcomes["one"]
+    assert (outcome.status, outcome.usage, outcome.cost_usd) == (Status.EMPTY, Usage(), None)
+    assert (outcome.billed_usd, outcome.is_billed_estimated) == (None, False)
+
+
+async def test_failed_reply_that_tells_its_usage_is_billed_so(endpoint: FakeEndpoint) -> None:
+    """A completion without choices tells what it took: nothing is estimated."""
+    endpoint.script(reply_json({**make_completion(), "choices": []}))
+    rig = make_rig(endpoint.base_url)
+    await rig.run([make_request("one")])
+    (attempt,) = rig.attempts
+    assert (attempt.usage.source, attempt.cost_usd) == (UsageSource.REPORTED, Decimal("0.00006"))
+    outcome = rig.outcomes["one"]
+    assert (outcome.billed_usd, outcome.is_billed_estimated) == (Decimal("0.00012"), False)
 
 
 async def test_answer_after_a_refusal_has_a_known_bill(endpoint: FakeEndpoint) -> None:

@@ -149,8 +149,8 @@ def check_wait(wait_s: float | None, expected: Expected) -> None:
 
 
 def check_cost(cost_usd: Decimal | None, expected: Expected) -> None:
-    """A cost is known, unknown, or nothing for certain; unknown is never nothing."""
-    assert (cost_usd is None) is (expected.cost == "unknown")
+    """A cost is known, estimated, or nothing for certain; what is not told is never nothing."""
+    assert cost_usd is not None
     assert (cost_usd == 0) is (expected.cost == "nothing")
 
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from evalrun.records import Status
+from evalrun.records import Status, UsageSource
 from tests.dispatch.rig import make_request, make_rig
 from tests.fake_endpoint import FakeEndpoint, make_chunks, make_completion, reply_stream
 
@@ -54,17 +54,45 @@ async def test_odd_streams_are_answers_with_flags(endpoint: FakeEndpoint) -> Non
 
 
 async def test_incomplete_stream_may_have_been_billed(endpoint: FakeEndpoint) -> None:
-    """A stream that never ends properly is asked for three times, its cost is unknown, and its words are kept."""
+    """A stream that never ends properly is asked for three times; its words are kept, their cost is estimated."""
     endpoint.default = reply_stream(*UNFINISHED, ending="fin")
     rig = make_rig(endpoint.base_url, stream=True)
     await rig.run([make_request("one")])
     outcome = rig.outcomes["one"]
     assert (outcome.status, outcome.error_code, outcome.attempts) == (Status.ERROR, "stream_incomplete", 3)
-    assert (outcome.completion, outcome.cost_usd, outcome.is_permanent) == (None, None, False)
+    assert (outcome.completion, outcome.is_permanent, outcome.is_billed_estimated) == (None, False, True)
     for attempt in rig.attempts:
         assert (attempt.maybe_billed, attempt.http_status, attempt.error_code) == (True, 200, "stream_incomplete")
         assert "partial" in str(attempt.body)
         assert attempt.first_token_s is not None
+        assert (attempt.usage.source, attempt.usage.completion_tokens) == (UsageSource.ESTIMATED, 1)
+
+
+async def test_cut_stream_is_billed_as_its_last_count_says(endpoint: FakeEndpoint) -> None:
+    """A server that counts up in each chunk has told what it took until the cut: reported, not estimated."""
+    counted = [
+        {**chunk, "usage": {"prompt_tokens": 7, "completion_tokens": n, "total_tokens": 7 + n}}
+        for n, chunk in enumerate(UNFINISHED)
+    ]
+    endpoint.script(reply_stream(*counted, ending="fin"))
+    rig = make_rig(endpoint.base_url, stream=True)
+    await rig.run([make_request("one")])
+    (attempt,) = rig.attempts
+    assert (attempt.usage.source, attempt.usage.prompt_tokens) == (UsageSource.REPORTED, 7)
+    assert attempt.usage.completion_tokens == len(UNFINISHED) - 1
+    assert (attempt.maybe_billed, rig.outcomes["one"].is_billed_estimated) == (True, False)
+
+
+async def test_long_cut_stream_is_estimated_from_all_its_words(endpoint: FakeEndpoint) -> None:
+    """Evidence is cut at 4 KiB; what was said, and may be billed, is not. So it is of one that ended with an error."""
+    words = make_chunks(*["word "] * 3000, finish_reason=None, usage=None)
+    failed = [*words, {"error": {"message": "overloaded", "code": 503}}]
+    endpoint.script(reply_stream(*words, ending="fin"), reply_stream(*failed))
+    rig = make_rig(endpoint.base_url, stream=True)
+    await rig.run([make_request("one")])
+    assert [attempt.error_code for attempt in rig.attempts] == ["stream_incomplete", "error_in_200"]
+    for attempt in rig.attempts:
+        assert 2500 < (attempt.usage.completion_tokens or 0) < 3500
 
 
 async def test_error_in_a_stream_is_told_by_its_code(endpoint: FakeEndpoint) -> None:

@@ -37,17 +37,20 @@ def _get(count: int | None) -> int:
     return count
 
 
-def _lose_counts(good: Completion, _: Completion) -> Completion:
-    """Nothing can be known of the tokens; parts in good order are kept all the same."""
-    usage = replace(
-        good.usage, prompt_tokens=None, completion_tokens=None, total_tokens=None, source=UsageSource.MISSING
+def _estimate(good: Completion, kept: Completion) -> Completion:
+    """Nothing is told of the tokens: what is kept says that it is an estimate, and is near what they were."""
+    assert kept.usage.source is UsageSource.ESTIMATED
+    for name in ("prompt_tokens", "completion_tokens"):
+        assert 0.5 < _get(getattr(kept.usage, name)) / _get(getattr(good.usage, name)) < 2
+    assert replace(kept.usage, prompt_tokens=None, completion_tokens=None, raw=None, flags=()) == Usage(
+        source=UsageSource.ESTIMATED
     )
-    return replace(good, usage=usage)
+    return replace(good, usage=kept.usage)
 
 
-def _find_parts_only(good: Completion, kept: Completion) -> Completion:
-    completion_tokens = good.usage.completion_tokens
-    return replace(good, usage=Usage(completion_tokens=completion_tokens, source=UsageSource.REPORTED))
+def _estimate_prompt(good: Completion, kept: Completion) -> Completion:
+    assert kept.usage.completion_tokens == good.usage.completion_tokens
+    return _estimate(good, kept)
 
 
 def _find_usage(good: Completion, kept: Completion) -> Completion:
@@ -123,10 +126,10 @@ def _end(good: Completion, reason: str | None) -> Completion:
 
 
 _TOLD: Final[Mapping[str, Callable[[Completion, Completion], Completion]]] = {
-    "Q01": lambda good, _: replace(good, usage=Usage()),
-    "Q02": lambda good, _: replace(good, usage=Usage()),
-    "Q03:partial": _find_parts_only,
-    "Q03": _lose_counts,
+    "Q01": _estimate,
+    "Q02": _estimate,
+    "Q03:partial": _estimate_prompt,
+    "Q03": _estimate,
     "Q04": _find_usage,
     "Q07:more": _book_rest,
     "Q07:less": _lower_total,

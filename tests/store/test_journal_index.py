@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from evalrun.errors import JournalDamagedError
-from evalrun.records import ErrorCode, Status
+from evalrun.records import ErrorCode, Status, Usage, UsageSource
 from evalrun.store.folder import RunFolder
 from evalrun.store.journal import Entry, InDoubt, Journal, JournalIndex, scan_journal
 from evalrun.store.journal_format import parse_frame
@@ -83,6 +83,24 @@ def test_index_knows_an_error_that_cannot_pass(tmp_path: Path) -> None:
             assert not entry.is_permanent
 
 
+def test_index_knows_of_a_bill_that_holds_an_estimate(tmp_path: Path) -> None:
+    """An estimate in an attempt, or in a sum that an outcome names, stays part of the row's bill."""
+    usage = Usage(prompt_tokens=3, completion_tokens=4, source=UsageSource.ESTIMATED)
+    guessed = make_attempt(1, usage=usage, error_code="reset", maybe_billed=True)
+    free = make_attempt(2, usage=usage, cost_usd=Decimal(0))
+    records = [guessed, free, make_outcome(3, is_billed_estimated=True), make_outcome(4), make_outcome(1)]
+    folder = make_folder(tmp_path)
+    with _write(folder, *records):
+        pass
+    with scan_journal(folder, for_append=True) as live, Journal(folder, durability="process", index=live) as journal:
+        for record in (guessed, free, make_outcome(3, is_billed_estimated=True)):
+            journal.append(record)
+        entries = [live.get(make_id(f"row{number}")) for number in (1, 2, 3, 4)]
+        assert [entry is not None and entry.is_billed_estimated for entry in entries] == [True, False, True, False]
+    with scan_journal(folder) as index:
+        assert [index.get(make_id(f"row{number}")) for number in (1, 2, 3, 4)] == entries
+
+
 def test_index_calls_the_cost_unknown_after_an_attempt_of_unknown_cost(tmp_path: Path) -> None:
     """One unknown part makes the sum unknown, never smaller."""
     records = make_failed_attempt(1, 1, None), make_failed_attempt(1, 2, Decimal("0.5"))
@@ -100,6 +118,7 @@ def test_index_reads_usual_lines_as_it_reads_their_json(tmp_path: Path) -> None:
         make_started(2), make_error(2, ErrorCode.TIMEOUT_TOTAL, billed_usd=Decimal("0.1")),
         make_started(3), make_error(3, ErrorCode.ERROR_IN_200, is_permanent=True),
         make_started(4), make_started(4), make_outcome(5), make_started(5), make_started(6),
+        make_outcome(7, is_billed_estimated=True), make_error(8, is_billed_estimated=True, billed_usd=Decimal("0.1")),
     ]  # fmt: skip
     fast = _write(folder, *records)
     thorough, n_usual = JournalIndex(folder.journal_dir), 0
