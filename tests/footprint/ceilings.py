@@ -31,7 +31,7 @@ SEEN: Final = {
     "checking/libraries": Seen(9.92, "JSON, dataclasses"),
     "asking/all": Seen(1887.09, "steps for a request: build, send, read, price, two lines of journal"),
     "asking/dispatch": Seen(1111.11, "lane, exchange, wire, usage, outcome"),
-    "asking/hall": Seen(55.61, "what is left to ask, and its cost"),
+    "asking/hall": Seen(70.66, "what is left to ask, its tokens in buckets, and their cost"),
     "asking/job": Seen(205, "the row again, its messages and its body"),
     "asking/libraries": Seen(284.32, "anyio, asyncio, tenacity, dataclasses"),
     "asking/store": Seen(231.05, "Started and Outcome as JSON, the index"),
