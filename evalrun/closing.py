@@ -16,9 +16,10 @@ from typing import Any
 
 from evalrun import __version__
 from evalrun.analysis.graders.grader_set import GraderSet
+from evalrun.analysis.observed import add_up_attempts
 from evalrun.errors import Problem, PromptError, StoreError, UsageError
 from evalrun.job.config import LoadedJob
-from evalrun.job.estimate import PlanTotals
+from evalrun.job.estimate import PlanTotals, sum_completion_tokens, sum_prompt_tokens
 from evalrun.job.plan import Plan
 from evalrun.job_graders import make_grader_set
 from evalrun.judging import (
@@ -46,7 +47,7 @@ from evalrun.run_tables import RunTables
 from evalrun.store.folder import RunFolder
 from evalrun.store.journal_index import JournalIndex
 from evalrun.store.manifest import REGRADING_KEY, read_manifest, write_manifest
-from evalrun.store.parquet import make_graded_blocks, scan_rows, write_attempts, write_results
+from evalrun.store.parquet import make_graded_blocks, scan_rows, scan_table, write_attempts, write_results
 from evalrun.table_blocks import make_attempt_blocks, make_regraded_blocks, make_result_blocks
 
 MAX_GRADER_PROBLEMS = 20
@@ -61,6 +62,7 @@ def close_run(  # noqa: PLR0913 - the end of a run needs all that its beginning 
     plan: Plan,
     graders: GraderSet,
     totals: PlanTotals,
+    asked: PlanTotals,
     lanes: Mapping[tuple[str, str], LaneProgress],
     lane_facts: Mapping[str, Any],
     budget: Mapping[str, Any] | None,
@@ -79,6 +81,7 @@ def close_run(  # noqa: PLR0913 - the end of a run needs all that its beginning 
         plan: Its rows in order.
         graders: Its graders, compiled.
         totals: What the check before the first request found.
+        asked: The same for the rows that were left to ask in this call.
         lanes: By endpoint and wire model: the lanes as dispatch left them.
         lane_facts: What run.json tells of them, in this call (`lanes`) and before it (`earlier_calls`).
         budget: Where the run's budget stands, and what ended it (`ended_by`); None when it has none.
@@ -115,7 +118,7 @@ def close_run(  # noqa: PLR0913 - the end of a run needs all that its beginning 
         **tally.describe(),
         "finished_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "wall_s": round(wall_s, 3),
-        "estimate": {"usd": asdict(totals.usd), "time_s": asdict(totals.time_s), "n_rows": totals.n_rows},
+        "estimate": _describe_estimate(folder, totals, asked, index.sessions[-1]["started_at"]),
         **lane_facts,
         "budget": budget,
         "stale": None if stale is None else dict(stale),
@@ -295,6 +298,25 @@ def _describe_job(folder: RunFolder, loaded: LoadedJob, digests: Mapping[str, st
         "versions": {"evalrun": __version__, "python": platform.python_version(), "platform": platform.system()},
         "prices": {model.name: _describe_prices(loaded.prices.get(model.name)) for model in loaded.job.models},
         "report": {"formats": list(loaded.job.report.formats), "include": loaded.job.report.include},
+    }
+
+
+def _describe_estimate(folder: RunFolder, totals: PlanTotals, asked: PlanTotals, started_at: str) -> dict[str, Any]:
+    """Return what the whole run was expected to take, and what this call was expected to take and took."""
+    took = add_up_attempts(scan_table(folder.attempts_path), since=datetime.fromisoformat(started_at))
+    return {
+        "usd": asdict(totals.usd),
+        "time_s": asdict(totals.time_s),
+        "n_rows": totals.n_rows,
+        "learned_from": totals.learned_from,
+        "call": {
+            "n_rows": asked.n_rows,
+            "prompt_tokens": asdict(sum_prompt_tokens(asked.models)),
+            "completion_tokens": asdict(sum_completion_tokens(asked.models)),
+            "usd": asdict(asked.usd),
+            "took": took,
+        },
+        "prompt_tokens_by_rule": {model: dict(prompts) for model, prompts in totals.prompt_estimates.items()},
     }
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from evalrun.analysis.gate import check_gate
+from evalrun.analysis.observed import observe_results
 from evalrun.errors import SchemaMismatchError
 from evalrun.job.schema import validate
 from evalrun.options import GateOptions, Job
@@ -159,6 +160,7 @@ def judge(
         **manifest,
         "grades_digest": tables.grades_digest,
         "asked_gate": gate.describe(),
+        "observed": observe_results(tables.scan_results(), summary),
         "counts": dict(summary.statuses),
         "errors": dict(summary.errors),
         "totals": {

@@ -137,6 +137,7 @@ async def run_job(settings: RunSettings, *, on_progress: OnProgress = ignore_pro
                     plan=prepared.plan,
                     graders=prepared.graders,
                     totals=prepared.totals,
+                    asked=scale_totals(prepared.totals, survey.n_left),
                     lanes={(lane.endpoint, lane.wire_model): lane.progress for lane in lanes},
                     lane_facts=_describe_lanes(prepared, lanes, folder, index),
                     budget=describe_budget(budget),

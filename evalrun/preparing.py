@@ -14,7 +14,9 @@ from evalrun.errors import DatasetError, InputChangedError, PromptError
 from evalrun.job.config import LoadedJob
 from evalrun.job.estimate import PlanTotals
 from evalrun.job.plan import Plan
+from evalrun.job.ranges import History
 from evalrun.job_graders import make_grader_set
+from evalrun.past_runs import load_history
 from evalrun.resuming import RunSettings, load_for
 from evalrun.store.folder import RunFolder
 
@@ -29,6 +31,8 @@ class Prepared:
     graders: GraderSet
     totals: PlanTotals
     environ: Mapping[str, str]
+    history: History | None = None
+    """What an earlier run of the job saw; None when none can tell."""
 
 
 def _ignore_count(n_checked: int) -> None:
@@ -49,11 +53,20 @@ def prepare(settings: RunSettings, *, on_checked: Callable[[int], None] = _ignor
     loaded = load_for(settings, environ)
     plan = Plan(loaded, settings.selection)
     graders = make_grader_set(loaded)
-    totals = plan.check(check_sample=graders.check_sample, on_progress=on_checked)
+    history = load_history(loaded, settings.reports_dir)
+    totals = plan.check(check_sample=graders.check_sample, on_progress=on_checked, history=history)
     plan.require_unchanged()  # What changed meanwhile was seen in part only.
     # What the rows gave cause to warn of is shown wherever the job's own warnings are.
     loaded = replace(loaded, warnings=(*loaded.warnings, *totals.warnings))
-    return Prepared(settings=settings, loaded=loaded, plan=plan, graders=graders, totals=totals, environ=environ)
+    return Prepared(
+        settings=settings,
+        loaded=loaded,
+        plan=plan,
+        graders=graders,
+        totals=totals,
+        environ=environ,
+        history=history,
+    )
 
 
 @contextmanager

@@ -37,6 +37,8 @@ HALL = {
     "reuse_tally": 0,
     "safe_rows": 0,
     "stale_rows": 0,
+    "past_runs": 0,
+    "plan_power": 0,
     "reusing": 1,
     "reuse_advice": 2,
     "preparing": 4,
@@ -48,7 +50,8 @@ HALL = {
 (`table_blocks` makes its rows, `run_tables` and `judging` are its parts that a crash may ask for again, `report_rows`
 chooses what a report holds, `run_accounts` reckons what runs took, `job_graders` are those of the check as well),
 `resuming` finds the run folder, `spending` knows what may be spent, `lane_facts` what is told of the lanes, `safe_rows`
-which of them the disk has, `preparing`
+which of them the disk has, `past_runs` what earlier runs tell of
+this one, `plan_power` what it could show, `preparing`
 checks a job in full, `reusing` takes what older runs paid for (`reuse_tally` counts it, `reuse_advice` tells of it
 before, `row_explanation` of one row), `stale_rows` tells of rows that the job no longer has, `lane_planning` finds what
 is left to ask, and `pipeline` puts all of them in order."""
@@ -90,6 +93,7 @@ PLAN: dict[str, tuple[str, ...]] = {
         "price_library",
         "profiles",
         "quick_rows",
+        "ranges",
         "readers",
         "rendering",
         "row_maker",
@@ -99,6 +103,7 @@ PLAN: dict[str, tuple[str, ...]] = {
         "tally",
         "text_source",
         "toml_syntax",
+        "usd_estimate",
         "yaml_syntax",
     ),
     "dispatch": (
@@ -188,6 +193,7 @@ PLAN: dict[str, tuple[str, ...]] = {
         "graders.text",
         "headline",
         "lane_story",
+        "observed",
         "reconciliation",
         "stats",
         "summary",
@@ -322,6 +328,7 @@ FOREIGN_DOORS: dict[str, tuple[str, ...]] = {
         "store.picked_rows",
         "store.record_columns",
         "analysis.account",
+        "analysis.observed",
         "analysis.reconciliation",
         "analysis.summary",
     ),

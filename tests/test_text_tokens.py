@@ -95,7 +95,7 @@ def test_estimator_is_near_on_a_mix_of_kinds(seed: int) -> None:
 
 
 def test_estimator_learns_each_script_for_itself() -> None:
-    """A tokenizer that takes twice as much for Thai and as much for English is told apart by a mix of both, within 10 %."""
+    """A mix of both teaches that Thai takes twice as much and English no more, within 10 % each."""
     english, thai = read_counted_texts("english"), read_counted_texts("thai")
     estimator = teach([pair for text in zip(english, [(t, 2 * n) for t, n in thai], strict=True) for pair in text])
     assert [

@@ -12,6 +12,7 @@ from evalrun.cli.console import (
     Column,
     clean_text,
     format_count,
+    format_percent,
     format_seconds,
     format_usd,
     make_table,
@@ -33,7 +34,9 @@ from evalrun.cli.job_options import (
 )
 from evalrun.cli.progress import describe_plan
 from evalrun.errors import ConfigError
-from evalrun.job.estimate import PlanTotals, Range, scale_totals
+from evalrun.job.estimate import PlanTotals, scale_totals
+from evalrun.job.ranges import Range
+from evalrun.plan_power import PlanPower, estimate_power
 from evalrun.preparing import Prepared, prepare
 from evalrun.records import SCHEMA_VERSION
 from evalrun.reuse_advice import ReuseForecast, forecast_reuse
@@ -74,8 +77,9 @@ def command(
             {
                 "schema_version": SCHEMA_VERSION,
                 "job": prepared.loaded.name,
-                **asdict(totals),
+                **{key: value for key, value in asdict(totals).items() if key != "prompt_estimates"},
                 "n_rows": prepared.totals.n_rows,
+                "power": asdict(estimate_power(totals.n_samples, prepared.history)),
                 "budget": None if budget is None else asdict(budget),
                 "budget_problems": _list_budget_problems(prepared, totals),
                 "reuse": _describe_forecast(forecast),
@@ -142,12 +146,32 @@ def _print_plan(job: Path, prepared: Prepared, totals: PlanTotals, forecast: Reu
     )
     for text in _list_budget_problems(prepared, totals):
         console.print(clean_text(f"budget: {text}"))
-    console.print("tokens are estimated from the text; nothing was sent")
+    console.print(clean_text(_describe_power(estimate_power(totals.n_samples, prepared.history))))
+    console.print(clean_text(f"{_describe_basis(totals)}; nothing was sent"))
     given = repeat_options(besides={"job", "row", "as_json"})
     if forecast is not None and not forecast.is_asked_for:
         console.print(clean_text(_describe_spared(forecast, prepared.totals.n_rows)))
         given += [f"--reuse {folder.run_id}" for folder in forecast.sources.folders]
     console.print(clean_text(" ".join(["next: evalrun run", shlex.quote(str(job)), *given])))
+
+
+def _describe_basis(totals: PlanTotals) -> str:
+    """Return where the estimate comes from."""
+    n_arms, n_seen = sum(model.prompts for model in totals.models), sum(model.prompts_seen for model in totals.models)
+    if totals.learned_from is None:
+        return "tokens are estimated from the text, replies by rule: no earlier run of this job tells of them"
+    others = f"; {n_arms - n_seen} of {n_arms} arms are new, and estimated by rule" if n_seen < n_arms else ""
+    return f"tokens are estimated from the text, and by what run {totals.learned_from} took{others}"
+
+
+def _describe_power(power: PlanPower) -> str:
+    """Return what a comparison of this size could show, in one line."""
+    share = format_percent(power.discordance)
+    basis = f"{share} of them differ between the best arms of run {power.learned_from}"
+    if power.learned_from is None:
+        basis = f"{share} of them taken to differ"
+    shown = "no drop at all" if power.detectable_drop is None else f"a drop of {100 * power.detectable_drop:.1f} points"
+    return f"power: {format_count(power.n_samples)} paired samples show {shown} with 80 % power, {basis}"
 
 
 def _describe_spared(forecast: ReuseForecast, n_rows: int) -> str:

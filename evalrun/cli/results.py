@@ -3,7 +3,7 @@
 import math
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +113,7 @@ def _describe(result: "RunResult", resume_hint: str | None) -> list[str]:
     lines += _describe_odd_rows(result.summary)
     lines += _describe_rows_of_other_times(result.manifest)
     lines += _describe_doubts(result.manifest)
+    lines += _describe_estimate(result.manifest)
     lines += _describe_reasons(result.manifest)
     lines += describe_verdict(result.verdict)
     lines += ["", f"results: {show_path(result.folder.path)}"]
@@ -163,6 +164,25 @@ def _describe_doubts(manifest: Mapping[str, Any]) -> list[str]:
         what = f"in flight when the run ended, without an outcome: {count_noun(n_lost, 'request')}"
         lines.append(f"{what}; billed or not is unknown, and in no sum here")
     return lines
+
+
+def _describe_estimate(manifest: Mapping[str, Any]) -> list[str]:
+    """Return what was expected of this call beside what it took; in tokens where the cost is unknown."""
+    call = (manifest.get("estimate") or {}).get("call")
+    if call is None or not call["n_rows"]:  # An earlier version did not keep it; or nothing was left to ask.
+        return []
+    took, unknown = call["took"], " + unknown" if call["took"]["usd_unknown"] else ""
+    if call["usd"]["expected"] is not None:
+        return [f"estimated {_join_bounds(call['usd'], format_usd)}, took {format_usd(took['usd'])}{unknown}"]
+    tokens = [
+        f"{_join_bounds(call[kind], format_count)} tokens {way}, took {format_count(took[kind])}"
+        for kind, way in (("prompt_tokens", "in"), ("completion_tokens", "out"))
+    ]
+    return [f"estimated {'; '.join(tokens)}"]
+
+
+def _join_bounds(bounds: Mapping[str, float | None], write: Callable[[float | None], str]) -> str:
+    return " – ".join(write(bounds[name]) for name in ("low", "expected", "high"))
 
 
 def _describe_reasons(manifest: Mapping[str, Any]) -> list[str]:

@@ -1,19 +1,20 @@
 """What a run would take, before anything is sent: tokens, USD and seconds, each low, expected and high.
 
-Counts of tokens enter (`evalrun.text_tokens` estimates those of a prompt), and what the job says of its endpoints and
-prices.
+Counts of tokens enter (`evalrun.text_tokens` estimates those of a prompt), what the job says of its endpoints and
+prices, and what an earlier run of the job saw of each model and prompt.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from evalrun.cost import compute_cost
 from evalrun.errors import Problem
-from evalrun.options import EndpointOptions, ModelOptions, PriceOptions, ProfileOptions
+from evalrun.job.ranges import History, Range, Seen
+from evalrun.job.usd_estimate import estimate_usd
+from evalrun.options import EndpointOptions, ModelOptions, ProfileOptions
 from evalrun.prices import ModelPrices
-from evalrun.records import Usage
 
 PROMPT_SPREAD = 0.2
 """A prompt's true tokens are taken to lie within this ratio of the estimate."""
@@ -23,21 +24,15 @@ EXPECTED_COMPLETION_TOKENS = 256
 
 LOW_COMPLETION_TOKENS = 8
 
+SEEN_SPREAD = 0.05
+"""What an earlier run saw may have moved by this ratio since, beside what is chance."""
+
+_DEVIATIONS = 2.58
+"""So many standard deviations to either side leave one run in a hundred outside."""
+
 _FIRST_TOKEN_S = (0.3, 1.0, 5.0)
 _TOKENS_PER_S = (120.0, 50.0, 15.0)
 """Best, usual and worst speed of a model behind a network."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Range:
-    """A figure with its bounds; None where it is unknown or unbounded."""
-
-    low: float | None
-    expected: float | None
-    high: float | None
-
-
-UNKNOWN = Range(low=None, expected=None, high=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +50,10 @@ class ModelEstimate:
     """Over all requests; all None without a price, `high` None when the reply's length has no limit."""
     time_s: Range
     """If its endpoint had no other model; `high` None when the reply's length has no limit."""
+    prompts: int = 1
+    """Prompts that it is asked with."""
+    prompts_seen: int = 0
+    """Those of them of which an earlier run of the job tells what they take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,11 +73,15 @@ class PlanTotals:
     """The slowest endpoint's; a bound is None when any endpoint's is."""
     warnings: tuple[Problem, ...] = ()
     """What is no error, but should be known of the rows before the run; equal ones are told once."""
+    learned_from: str | None = None
+    """run_id of the run that the estimate goes by; None when no earlier run of the job tells anything."""
+    prompt_estimates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Tokens of an average prompt by rule, by model and prompt: what a run's own counts are compared with."""
 
 
 @dataclass(slots=True, kw_only=True)
 class ModelLoad:
-    """What the preflight counted for one model."""
+    """What the preflight counted for one model and prompt."""
 
     n_requests: int = 0
     prompt_tokens: float = 0.0
@@ -105,29 +108,46 @@ def read_cap_tokens(params: Mapping[str, Any]) -> int | None:
 
 
 def estimate_model(
-    model: ModelOptions, endpoint: EndpointOptions, load: ModelLoad, *, prices: ModelPrices, at: datetime
+    model: ModelOptions,
+    endpoint: EndpointOptions,
+    loads: Mapping[str, ModelLoad],
+    *,
+    prices: ModelPrices,
+    at: datetime,
+    history: History | None = None,
 ) -> ModelEstimate:
     """Return what a run would ask of one model.
 
     Args:
         model: It.
         endpoint: Where it is asked.
-        load: What it is asked.
+        loads: What it is asked, by prompt.
         prices: What it costs.
         at: When it is asked, UTC.
+        history: What an earlier run of the job saw.
     """
-    n = load.n_requests
-    prompt = _spread(load.prompt_tokens, PROMPT_SPREAD)
     profile = endpoint.simulator.profiles.get(model.wire_model) if endpoint.simulator is not None else None
-    completion = _estimate_completion(load, profile)
+    known = history.seen if history is not None else {}
+    price, tier = prices.find(at), str(model.params.get("service_tier", ""))
+    parts = []
+    for name, load in loads.items():
+        seen = known.get((model.name, name))
+        prompt = _estimate_prompt(load, seen)
+        completion = _estimate_completion(load, profile, seen)
+        usd = estimate_usd(price, prompt, completion, n_requests=load.n_requests, seen=seen, service_tier=tier)
+        parts.append((prompt, completion, usd))
+    prompt, completion, usd = (_combine([part[at] for part in parts], sum) for at in range(3))
+    n = sum(load.n_requests for load in loads.values())
     return ModelEstimate(
         model=model.name,
         endpoint=str(model.endpoint),
         requests=n,
         prompt_tokens=prompt,
         completion_tokens=completion,
-        usd=_estimate_usd(prices.find(at), prompt, completion, n),
+        usd=usd,
         time_s=_estimate_time(endpoint, profile, prompt, completion, n),
+        prompts=len(loads),
+        prompts_seen=sum((model.name, name) in known for name in loads),
     )
 
 
@@ -175,6 +195,16 @@ def sum_usd(models: Sequence[ModelEstimate]) -> Range:
     return _combine([model.usd for model in models], sum)
 
 
+def sum_prompt_tokens(models: Sequence[ModelEstimate]) -> Range:
+    """Return the sum of the models' prompt tokens."""
+    return _combine([model.prompt_tokens for model in models], sum)
+
+
+def sum_completion_tokens(models: Sequence[ModelEstimate]) -> Range:
+    """Return the sum of the models' completion tokens; `high` None when any model's is."""
+    return _combine([model.completion_tokens for model in models], sum)
+
+
 def combine_times(models: Sequence[ModelEstimate]) -> Range:
     """Return the time of the slowest endpoint: its models share its concurrency, endpoints run side by side."""
     by_endpoint: dict[str, list[Range]] = {}
@@ -197,8 +227,16 @@ def _spread(value: float, ratio: float) -> Range:
     )
 
 
-def _estimate_completion(load: ModelLoad, profile: ProfileOptions | None) -> Range:
+def _estimate_prompt(load: ModelLoad, seen: Seen | None) -> Range:
+    if seen is None:
+        return _spread(load.prompt_tokens, PROMPT_SPREAD)
+    return _spread(load.prompt_tokens * seen.prompt_ratio, SEEN_SPREAD)
+
+
+def _estimate_completion(load: ModelLoad, profile: ProfileOptions | None, seen: Seen | None) -> Range:
     n = load.n_requests
+    if seen is not None and n:
+        return _cap(_project(seen, n), load.cap_tokens)
     if profile is not None:
         wrapping = {"plain": 0, "sentence": 8, "reasoned": 40}[profile.style] * n
         expected = max(load.answer_tokens, n) + wrapping
@@ -206,29 +244,30 @@ def _estimate_completion(load: ModelLoad, profile: ProfileOptions | None) -> Ran
     low, expected = float(LOW_COMPLETION_TOKENS * n), float(EXPECTED_COMPLETION_TOKENS * n)
     if load.cap_tokens is None:
         return Range(low=low, expected=expected, high=None)
-    cap = float(load.cap_tokens)
-    return Range(low=min(low, cap), expected=min(expected, cap), high=cap)
+    return _cap(Range(low=low, expected=expected, high=float(load.cap_tokens)), load.cap_tokens)
 
 
-def _estimate_usd(price: PriceOptions | None, prompt: Range, completion: Range, n: int) -> Range:
-    if price is None:
-        return UNKNOWN
-    if n == 0:
-        return Range(low=0.0, expected=0.0, high=0.0)
+def _project(seen: Seen, n: int) -> Range:
+    """Return what n replies take together, from the mean and the deviation of those seen.
 
-    def reckon(prompt_tokens: float | None, completion_tokens: float | None) -> float | None:
-        if prompt_tokens is None or completion_tokens is None:
-            return None
-        # Tiers go by the single request, so an average one is priced and multiplied.
-        usage = Usage(prompt_tokens=round(prompt_tokens / n), completion_tokens=round(completion_tokens / n))
-        usd = compute_cost(usage, price).usd
-        return float(usd * n) if usd is not None else None
-
+    The sum wavers by chance, and so did the mean that it is taken from.
+    """
+    expected = n * seen.completion_tokens
+    chance = _DEVIATIONS * seen.completion_deviation * math.sqrt(n + n * n / seen.n_rows)
+    half = chance + SEEN_SPREAD * expected
     return Range(
-        low=reckon(prompt.low, completion.low),
-        expected=reckon(prompt.expected, completion.expected),
-        high=reckon(prompt.high, completion.high),
+        low=float(math.floor(max(expected - half, 0.0))),
+        expected=float(round(expected)),
+        high=float(math.ceil(expected + half)),
     )
+
+
+def _cap(values: Range, cap_tokens: int | None) -> Range:
+    """Return a range with no bound above the limits that requests set on their replies."""
+    if cap_tokens is None or values.low is None or values.expected is None or values.high is None:
+        return values
+    cap = float(cap_tokens)
+    return Range(low=min(values.low, cap), expected=min(values.expected, cap), high=min(values.high, cap))
 
 
 def _estimate_time(

@@ -18,16 +18,12 @@ from evalrun.job.canonical import encode_canonical
 from evalrun.job.config import LoadedJob
 from evalrun.job.dataset import SampleSource
 from evalrun.job.document import suggest_or_list
-from evalrun.job.estimate import (
-    PlanTotals,
-    combine_times,
-    estimate_model,
-    sum_usd,
-)
+from evalrun.job.estimate import PlanTotals, combine_times, estimate_model, sum_usd
 from evalrun.job.file_marks import FileMarks
 from evalrun.job.literal_keys import hide_keys
 from evalrun.job.messages import CompiledPrompt
 from evalrun.job.preflight import Preflight
+from evalrun.job.ranges import History
 from evalrun.job.rendering import Rendering
 from evalrun.job.row_maker import RowMaker
 from evalrun.job.sample_ids import IdMaker
@@ -201,12 +197,14 @@ class Plan:
         *,
         check_sample: Callable[[Sample], list[Problem]] | None = None,
         on_progress: Callable[[int], None] | None = None,
+        history: History | None = None,
     ) -> PlanTotals:
         """Try every template on every row, and add up what the run would take; nothing is sent.
 
         Args:
             check_sample: Further checks of a sample (its graders'); returns what is wrong.
             on_progress: Told the number of samples seen, now and then and at the end.
+            history: What an earlier run of the job saw; the estimate goes by it.
 
         Raises:
             DatasetError: A row cannot be used, or there are no rows. Equal problems of several rows are told once; at
@@ -241,19 +239,20 @@ class Plan:
             raise self._make_empty_error()
         self._repeated_ids = ids.repeated
         self._dataset_digest = preflight.digest.hexdigest()
-        return self._total(preflight)
+        return self._total(preflight, history)
 
-    def _total(self, preflight: Preflight) -> PlanTotals:
+    def _total(self, preflight: Preflight, history: History | None) -> PlanTotals:
         endpoints, now = self.loaded.job.endpoints, datetime.now(UTC)
         models = tuple(
             estimate_model(
                 model,
                 endpoints[str(model.endpoint)],
-                load,
+                loads,
                 prices=self.loaded.prices.get(model.name, NO_PRICES),
                 at=now,
+                history=history,
             )
-            for model, load in zip(self.models, preflight.loads, strict=True)
+            for model, loads in zip(self.models, preflight.loads, strict=True)
         )
         return PlanTotals(
             n_samples=preflight.n_samples,
@@ -264,6 +263,13 @@ class Plan:
             usd=sum_usd(models),
             time_s=combine_times(models),
             warnings=tuple(map(hide_keys, preflight.warnings.list_problems())),
+            learned_from=history.run_id if history is not None and any(each.prompts_seen for each in models) else None,
+            prompt_estimates={
+                model.name: {
+                    prompt: load.prompt_tokens / load.n_requests for prompt, load in loads.items() if load.n_requests
+                }
+                for model, loads in zip(self.models, preflight.loads, strict=True)
+            },
         )
 
     def _make_empty_error(self) -> DatasetError:

@@ -54,7 +54,8 @@ class Preflight:
         self.n_samples = 0
         self.categories: dict[str, int] = {}
         self.digest = sha256()
-        self.loads = [ModelLoad() for _ in targets]
+        self.loads = [{each.name: ModelLoad() for each in prompts} for _ in targets]
+        """What each target is asked, by prompt."""
         # What is the same for every sample is counted once, and exactly.
         self._prompts = [(each, _count_fixed(each)) for each in prompts]
         self._targets = targets
@@ -115,9 +116,9 @@ class Preflight:
             for repeat in range(repeats if prompt.uses_repeat else 1):
                 messages = rendering.build_varying(prompt, repeat)
                 tokens = fixed_tokens + estimate_message_tokens(messages, self._counter.count)
-            for (endpoint, encoder), cap_tokens, load in zip(self._targets, self._caps, self.loads, strict=True):
+            for (endpoint, encoder), cap_tokens, loads in zip(self._targets, self._caps, self.loads, strict=True):
                 cap = read_cap_tokens(encoder.merge_params(sample.params)) if sample.params else cap_tokens
-                load.add(repeats, tokens, cap, answer_tokens.get(endpoint, 0.0))
+                loads[prompt.name].add(repeats, tokens, cap, answer_tokens.get(endpoint, 0.0))
         except (PromptError, DatasetError) as error:
             self._note(error, sample)
         except ValueError as error:

@@ -161,10 +161,21 @@ def _build_spend(data: ReportData) -> Fact:
     spared = read_number(totals.get("reused_usd"))
     if spared:
         notes.append(f"{format_usd(spared)} not spent again")
-    low, high = _read_range(data.manifest, "usd")
-    if low is not None and high is not None:
-        notes.append(f"estimated {format_usd(low)} to {format_usd(high)}")
+    notes += _compare_estimate(data.manifest)
     return Fact(name="Spend", value=format_usd(usd), note=", ".join(notes), is_alarming=n_unknown > 0)
+
+
+def _compare_estimate(manifest: Mapping[str, Any]) -> list[str]:
+    """Return what was expected of the last call beside what it took; an older run.json tells of the whole plan only."""
+    call = _get(_get(manifest, "estimate"), "call")
+    bounds = [read_number(_get(call, "usd").get(bound)) for bound in ("low", "expected", "high")]
+    took, n_unknown = _get(call, "took"), read_number(_get(call, "took").get("usd_unknown"))
+    if took and call.get("n_rows") and bounds[1] is not None:
+        which = "last call estimated" if _read_count(manifest, "n_calls") > 1 else "estimated"
+        shown = " – ".join(format_usd(bound) for bound in bounds)
+        return [f"{which} {shown}, took {format_usd(read_number(took.get('usd')))}{' + unknown' if n_unknown else ''}"]
+    low, high = _read_range(manifest, "usd")
+    return [f"estimated {format_usd(low)} to {format_usd(high)}"] if low is not None and high is not None else []
 
 
 def _build_wall_time(manifest: Mapping[str, Any]) -> Fact:

@@ -22,7 +22,8 @@ def build_summary_json(data: ReportData) -> dict[str, Any]:
     Returns:
         `schema_version`, `simulated`, `run` (id, job, times, calls and what they left in doubt, digests, versions,
         totals, lanes that stopped, budget, reused and stale rows, warnings), `headline`, `arms` best first, `best`,
-        `tests`, `statuses`, `errors` and `verdict`, with the fields of the records.
+        `tests`, `statuses`, `errors` and `verdict`, with the fields of the records, and `estimate`: what the whole plan
+        was expected to take and, under `call`, the last call, beside what that took.
     """
     summary = data.summary
     return {
@@ -36,6 +37,7 @@ def build_summary_json(data: ReportData) -> dict[str, Any]:
         "statuses": _to_json(summary.statuses),
         "errors": _to_json(summary.errors),
         "verdict": _to_json(data.verdict),
+        "estimate": _describe_estimate(data.manifest.get("estimate")),
     }
 
 
@@ -64,6 +66,13 @@ def _build_run(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "stale": _describe_stale(manifest.get("stale")),
         "warnings": _to_json(list(manifest.get("warnings") or ())),
     }
+
+
+def _describe_estimate(estimate: Any) -> Any:
+    """Return what was expected and what it took, without what only the next plan needs."""
+    if not isinstance(estimate, Mapping):
+        return None
+    return _to_json({key: value for key, value in estimate.items() if key != "prompt_tokens_by_rule"})
 
 
 def _describe_stale(stale: Any) -> dict[str, Any] | None:

@@ -5,14 +5,13 @@ from datetime import UTC, datetime
 import pytest
 
 from evalrun.job.estimate import (
-    UNKNOWN,
     ModelEstimate,
     ModelLoad,
     PlanTotals,
-    Range,
     estimate_model,
     scale_totals,
 )
+from evalrun.job.ranges import UNKNOWN, Range
 from evalrun.options import EndpointOptions, ModelOptions, ProfileOptions, SimulatorOptions
 from evalrun.prices import NO_PRICES
 
@@ -57,7 +56,7 @@ def test_estimated_time_heeds_the_limits_of_the_endpoint(
         simulator=simulator, requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute
     )
     load = ModelLoad(n_requests=31, prompt_tokens=400.0, answer_tokens=31.0, cap_tokens=None)
-    estimate = estimate_model(ModelOptions(name="m", endpoint="e"), endpoint, load, prices=NO_PRICES, at=NOW)
+    estimate = estimate_model(ModelOptions(name="m", endpoint="e"), endpoint, {"p": load}, prices=NO_PRICES, at=NOW)
     assert estimate.time_s.expected is not None
     assert estimate.time_s.expected >= least_s
     assert (estimate.time_s.expected < 1) == (least_s == 0)
