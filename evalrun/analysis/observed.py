@@ -52,15 +52,18 @@ def add_up_attempts(attempts: pl.LazyFrame, *, since: datetime) -> dict[str, Any
         since: When the call began, UTC.
 
     Returns:
-        `attempts`; `prompt_tokens`, `completion_tokens` and `usd`, each over those that told it and null when none
-        did; `usd_unknown`, the number of attempts whose cost is unknown.
+        `attempts`; `prompt_tokens`, `completion_tokens` and `usd`, each over those that told it, 0 without attempts and
+        null when none of them told; `usd_unknown`, the number of attempts whose cost is unknown.
     """
     told = ("prompt_tokens", "completion_tokens", "cost_usd")
     frame = (
         attempts.filter(pl.col("started_at") >= since)
         .select(
             pl.len().cast(pl.Int64).alias("attempts"),
-            *(pl.when(pl.col(name).count() > 0).then(pl.col(name).sum()).alias(name) for name in told),
+            *(
+                pl.when((pl.col(name).count() > 0) | (pl.len() == 0)).then(pl.col(name).sum()).alias(name)
+                for name in told
+            ),
             pl.col("cost_usd").null_count().cast(pl.Int64).alias("usd_unknown"),
         )
         .rename({"cost_usd": "usd"})

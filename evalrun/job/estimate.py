@@ -22,7 +22,8 @@ PROMPT_SPREAD = 0.2
 EXPECTED_COMPLETION_TOKENS = 256
 """Guess for a reply of unknown length."""
 
-LOW_COMPLETION_TOKENS = 8
+LOW_COMPLETION_TOKENS = 1
+"""Least of a reply: where a label is asked for, one token is all."""
 
 SEEN_SPREAD = 0.05
 """What an earlier run saw may have moved by this ratio since, beside what is chance."""

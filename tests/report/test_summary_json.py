@@ -20,6 +20,7 @@ def test_summary_json_has_its_keys() -> None:
     """Programs find what the contract promises."""
     assert list(build_summary_json(make_run(n_samples=6))) == [
         "schema_version", "simulated", "run", "headline", "arms", "best", "tests", "statuses", "errors", "verdict",
+        "estimate",
     ]  # fmt: skip
 
 
