@@ -122,3 +122,17 @@ def test_no_error_is_no_alarm() -> None:
     rows = [build_report_row(make_result(status="pending", passed=None), [])]
     (tile,) = [fact for fact in build_facts(make_data(rows)).tiles if fact.name == "Errors"]
     assert (tile.value, tile.is_alarming) == ("0", False)
+
+
+def test_spend_stands_beside_what_was_estimated_of_the_call() -> None:
+    """Low, expected and high of the rows that the last call asked, and what they took; unknown costs are said."""
+    data = make_run(n_samples=6)
+    call = {
+        "n_rows": 12,
+        "usd": {"low": 1.0, "expected": 2.0, "high": None},
+        "took": {"usd": 1.5, "usd_unknown": 3},
+    }
+    manifest = {**data.manifest, "estimate": {"call": call}}
+    told = "estimated $1.00 – $2.00 – unknown, took $1.50 + unknown"
+    assert told in read_tiles(replace(data, manifest=manifest))["Spend"]
+    assert f"last call {told}" in read_tiles(replace(data, manifest={**manifest, "n_calls": 2}))["Spend"]
