@@ -171,6 +171,7 @@ class _Bookkeeper:
         yield from (f"an attempt that failed for free cost {row['cost_usd']}" for row in free if row["cost_usd"] != 0)
         if len(answered) != len(key.rows):
             yield f"{len(answered)} attempts were answered, and {len(key.rows)} rows"
+        yield from (f"attempt {row['row_id'][:8]} has no cost" for row in key.attempts if row["cost_usd"] is None)
         n_unseen = key.n_doubts + key.n_again
         if not 0 <= line.n_requests - len(key.attempts) <= n_unseen:
             yield f"{line.n_requests} requests by the ledger, {len(key.attempts)} attempts, {n_unseen} unseen"
@@ -268,6 +269,10 @@ def _check_sum(row: Row, attempts: list[Row], n_doubts: int) -> Iterator[str]:
     name = f"{row['sample_id']}/{row['model']}"
     if row["attempts"] != len(attempts) + n_doubts:
         yield f"{name}: {row['attempts']} attempts in results, {len(attempts)} in attempts, {n_doubts} in doubt"
+    is_estimated = any(attempt["usage_source"] == "estimated" for attempt in attempts)
+    is_flagged = "billed_estimated" in (row["flags"] or "")
+    if is_flagged is not is_estimated and row["billed_usd"] is not None:
+        yield f"{name}: flags {row['flags']}, its attempts {[attempt['usage_source'] for attempt in attempts]}"
     costs = [attempt["cost_usd"] for attempt in attempts]
     billed = None if None in costs else sum(map(Fraction, costs), Fraction(0))
     told = None if row["billed_usd"] is None else Fraction(row["billed_usd"])

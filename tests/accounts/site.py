@@ -21,6 +21,9 @@ _WORDS: Final = (
 _MAX_PROMPT_WORDS: Final = 90
 _MAX_ANSWER_WORDS: Final = 12
 _MAX_REFUSED_SHARE: Final = 0.05
+_SOUND_EACH: Final = 20
+"""So many samples have one among them with a sound."""
+_SOUND: Final = {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,9 @@ class Target:
     profile: Mapping[str, Any]
     price: Mapping[str, Any]
     """As the job writes it, USD per 1M tokens, numbers as texts."""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    other_times: tuple[Mapping[str, Any], ...] = ()
+    """Prices that did not hold yet, or no longer, when the requests were sent."""
     is_stream: bool = False
     n_refused: int = 0
     """About how many requests are refused with 429. No share of all: each one slows the lane, as it should, and what no
@@ -57,7 +63,8 @@ TARGETS: Final = (
         },
         n_refused=6,
         price={
-            "input": "1.25", "cached_input": "0.125", "output": "10", "tiers": [_LONG], "multipliers": _MULTIPLIERS,
+            "input": "1.25", "cached_input": "0.125", "output": "10", "audio_input": "40", "tiers": [_LONG],
+            "multipliers": _MULTIPLIERS,
         },
     ),
     Target(
@@ -124,7 +131,21 @@ TARGETS: Final = (
     Target(
         name="responses",
         profile={"usage": "responses", "cached_share": 0.3, "reasoning_tokens": 7, "error_rate": 0.04},
-        price={"input": "1.75", "cached_input": "0.175", "output": "14"},
+        price={"input": "1.75", "cached_input": "0.175", "output": "14", "valid_from": "2026-01-01"},
+        other_times=(
+            {"input": "3", "output": "30"},
+            {"input": "7", "output": "70", "valid_from": "2025-12-31T23:59:59Z"},
+            {"input": "9", "output": "90", "valid_from": "2999-01-01"},
+        ),
+    ),
+    Target(
+        name="speaker",
+        params={"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"}},
+        profile={"reasoning_tokens": 2, "cached_share": 0.5},
+        price={
+            "input": "2.5", "cached_input": "1.25", "output": "10", "audio_input": "32", "audio_output": "64",
+            "tiers": [{"above_prompt_tokens": LONG_PROMPT_TOKENS, "audio_output": "80"}],
+        },
     ),
     Target(
         name="forgetful",
@@ -165,12 +186,15 @@ def write_site(folder: Path, n_samples: int, *, url: str = NO_URL) -> Site:
     return site
 
 
-def _make_sample(number: int) -> dict[str, str]:
-    """Return a sample of any length, the same one for the same number."""
+def _make_sample(number: int) -> dict[str, Any]:
+    """Return a sample of any length, the same one for the same number; some with a sound."""
     random_words = random.Random(number)
     asked = random_words.choices(_WORDS, k=random_words.randint(1, _MAX_PROMPT_WORDS))
     told = random_words.choices(_WORDS, k=random_words.randint(1, _MAX_ANSWER_WORDS))
-    return {"id": f"s{number}", "question": f"{number}: {' '.join(asked)}?", "answer": " ".join(told)}
+    content: Any = f"{number}: {' '.join(asked)}?"
+    if number % _SOUND_EACH == 0:
+        content = [{"type": "text", "text": content}, _SOUND]
+    return {"id": f"s{number}", "messages": [{"role": "user", "content": content}], "answer": " ".join(told)}
 
 
 def _make_job(site: Site, url: str) -> dict[str, Any]:
@@ -190,11 +214,12 @@ def _make_job(site: Site, url: str) -> dict[str, Any]:
                 "name": f"{target.name}-label",
                 "model": target.name,
                 "endpoint": "streamed" if target.is_stream else "plain",
-                "price": _to_numbers(target.price),
+                "params": target.params,
+                "price": _to_numbers([*target.other_times, target.price] if target.other_times else target.price),
             }
             for target in site.targets
         ],
-        "prompts": [{"name": "plain", "user": "{{ question }}"}],
+        "prompts": [{"name": "plain", "messages_column": "messages"}],
         "dataset": "samples.jsonl",
         "report": {"formats": [], "include": "none"},
     }
@@ -213,5 +238,5 @@ def _to_numbers(value: Any) -> Any:
     if isinstance(value, str):
         return float(value)
     if isinstance(value, Mapping):
-        return {key: _to_numbers(each) for key, each in value.items()}
+        return {key: each if key == "valid_from" else _to_numbers(each) for key, each in value.items()}
     return [_to_numbers(each) for each in value] if isinstance(value, list) else value
