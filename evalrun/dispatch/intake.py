@@ -16,6 +16,8 @@ from evalrun.records import ErrorCode
 
 MAX_ERROR_BODY_BYTES = 1024 * 1024
 """Of a reply that is no 2xx, no more than this is read: it only explains a failure."""
+MAX_SAID_BYTES = 8 * 1024 * 1024
+"""Of a longer stream that failed its words are not put together once more, only to guess their tokens."""
 _MIB = 1024**2
 
 
@@ -167,9 +169,14 @@ class Intake:
         return (redactor.redact_bytes(head) if masked is together else masked)[:EVIDENCE_BYTES]
 
     def write_said(self, redactor: Redactor) -> bytes | None:
-        """Return all that a stream has said so far, secrets masked, as the JSON of a completion; None of a document."""
+        """Return all that a stream has said so far, secrets masked, as the JSON of a completion.
+
+        None of a document, and of a stream so long that memory would suffer.
+        """
         stream = self._stream
-        return redactor.redact_bytes(stream.write_said()) if stream is not None and stream.is_stream else None
+        if stream is None or not stream.is_stream or self._body.n_decoded_bytes > MAX_SAID_BYTES:
+            return None
+        return redactor.redact_bytes(stream.write_said())
 
     def _check_coding(self) -> None:
         try:
