@@ -7,7 +7,7 @@ table. No more than one block is in memory here.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from evalrun.analysis.graders.grader_set import GraderSet
+from evalrun.analysis.graders.grader_set import GRADED_COLUMNS, GraderSet
 from evalrun.job.plan import Plan
 from evalrun.records import Sample
 from evalrun.store.folder import RunFolder
@@ -23,9 +23,6 @@ from evalrun.store.record_columns import (
 )
 from evalrun.store.record_reader import RecordReader, scan_attempt_records
 from evalrun.store.segment_files import Place
-
-_GRADED_BY = ("row_id", "request_key", "status", "output", "sample", "sample_id", "repeat")
-"""Columns of the results that graders read."""
 
 
 def make_result_blocks(
@@ -80,8 +77,8 @@ def _count_bytes(found: tuple[PlannedRow, Place | None]) -> int:
 def _grade_block(results: Columns, graders: GraderSet) -> GradedBlock:
     grades: list[Any] = []
     scores, verdicts = [], []
-    for values in zip(*(results[name] for name in _GRADED_BY), strict=True):
-        graded = graders.grade_row(dict(zip(_GRADED_BY, values, strict=True)))
+    for values in zip(*(results[name] for name in GRADED_COLUMNS), strict=True):
+        graded = graders.grade_row(dict(zip(GRADED_COLUMNS, values, strict=True)))
         grades.extend(graded.grades)
         scores.append(graded.score)
         verdicts.append(graded.passed)

@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from evalrun.analysis.graders.build import TEMPLATE_MARKS, Grader, build_grader, parse_grader
+from evalrun.analysis.graders.build import TEMPLATE_MARKS, Grader, build_grader
 from evalrun.analysis.graders.marks import quote_excerpt
+from evalrun.analysis.graders.prepare import find_expected_key
+from evalrun.analysis.graders.stored_options import parse_grader
 from evalrun.errors import AuthorError, ConfigError, GraderFaultError, Problem
 from evalrun.grader_options import GraderOptions
 from evalrun.records import ANSWERED, Grade, Sample
@@ -21,6 +23,12 @@ from evalrun.templates import make_scope
 
 MAX_CACHED_LINEUPS = 256
 """Most different per-sample grader lists that are kept compiled."""
+
+GRADED_COLUMNS = (
+    "row_id", "request_key", "status", "output", "sample", "sample_id", "repeat",
+    "finish_reason", "refusal", "tool_calls", "latency_s", "cost_usd", "completion_tokens", "reused_from",
+)  # fmt: skip
+"""Columns of the results that graders read."""
 
 _EXACT_LIMIT = 2.0**63
 """orjson reads every integer below it exactly, and makes floats of those beyond 64 bits."""
@@ -113,7 +121,7 @@ class GraderSet:
         """Return the grades of one row of results.parquet.
 
         Args:
-            row: Its columns; `row_id`, `request_key`, `status`, `output`, `sample`, `sample_id` and `repeat` are read.
+            row: Its columns, of which `GRADED_COLUMNS` are read.
                 A null output of an answer (tool calls only) is graded as "".
         """
         if row["status"] not in ANSWERED:
@@ -122,8 +130,7 @@ class GraderSet:
             prepared = self._prepare(row["sample"], row["sample_id"], row["repeat"])
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a stored sample, its row stays ungraded
             return _combine(_make_unreadable_grades(row, [*self._defaults, *self._job], error))
-        output = row["output"] or ""
-        grades = [grade for entry in prepared.entries if (grade := _grade(entry, output, prepared, row)) is not None]
+        grades = [grade for entry in prepared.entries if (grade := _grade(entry, prepared, row)) is not None]
         return _combine(grades)
 
     def _build_all(
@@ -185,7 +192,7 @@ class GraderSet:
         return (*defaults, *(_Entry(_take_name(grader, taken), grader) for grader in own), *job)
 
 
-def _grade(entry: _Entry, output: str, prepared: _Prepared, row: Mapping[str, Any]) -> Grade | None:
+def _grade(entry: _Entry, prepared: _Prepared, row: Mapping[str, Any]) -> Grade | None:
     """Return the grade; None where the grader does not apply."""
     grader = entry.grader
     score: float | None = None
@@ -196,7 +203,7 @@ def _grade(entry: _Entry, output: str, prepared: _Prepared, row: Mapping[str, An
             return None
         if entry.name not in prepared.expected:
             prepared.expected[entry.name] = grader.render(prepared.scope)
-        score, passed, reason = grader.grade(output, prepared.expected[entry.name])
+        score, passed, reason = grader.grade(row, prepared.expected[entry.name])
     except GraderFaultError as fault:
         code, reason = fault.code, str(fault)
     except Exception as error:  # noqa: BLE001 - whatever a check raises, the answer is not wrong for it
@@ -297,7 +304,7 @@ def _check_entry(entry: _Entry, scope: Mapping[str, Any], sample: Sample) -> lis
         return [Problem(message=f"grader {entry.name!r}: {error}", where=sample.where)]
     if fault is None:
         return []
-    key = "value" if hasattr(grader.options, "value") else "expected"
+    key = find_expected_key(grader.options)
     return [
         Problem(
             message=f"grader {entry.name!r}: `{key}` {fault}",
@@ -364,7 +371,11 @@ def _has_marks(value: Any) -> bool:
         return any(mark in value for mark in TEMPLATE_MARKS)
     if isinstance(value, Mapping):
         # A pattern is never a template, and neither is anything inside a schema.
-        return any(_has_marks(inner) for key, inner in value.items() if key not in {"pattern", "schema"})
+        return any(
+            _has_marks(inner)
+            for key, inner in value.items()
+            if key not in {"pattern", "schema", "matches", "regex", "path", "json_path"}
+        )
     return isinstance(value, list | tuple) and any(_has_marks(inner) for inner in value)
 
 

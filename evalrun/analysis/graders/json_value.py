@@ -6,7 +6,7 @@ counts, as JSON readers have it. Nesting that the reader cannot follow is a grad
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -66,8 +66,12 @@ def read_json_output(output: str) -> Any:
             raise NotJsonError(f"{block_error} of the last fenced block") from block_error
 
 
-def find_last_block(output: str) -> str | None:
+def find_last_block(output: str, *, labels: Container[str] = _FENCE_LABELS) -> str | None:
     """Return the text of the last closed fenced block that is labelled json or not at all; None without one.
+
+    Args:
+        output: Text that may hold blocks.
+        labels: Labels that count, in small letters.
 
     One pass over the lines: a hostile output full of fences costs no more than a plain one.
     """
@@ -78,7 +82,7 @@ def find_last_block(output: str) -> str | None:
         if match is not None and not fence:
             fence, label, opened = match[1], match[2].lower(), position + len(line)
         elif match is not None and line.strip() == fence:
-            if label in _FENCE_LABELS:
+            if label in labels:
                 block = (opened, position)
             fence = ""
         position += len(line)
@@ -125,6 +129,41 @@ def find_difference(expected: Any, found: Any, path: str = "$") -> str | None:
     if _is_equal_scalar(expected, found):
         return None
     return f"{path}: expected {_write(expected)}, found {_write(found)}"
+
+
+def is_equal_loosely(expected: Any, found: Any) -> bool:
+    """Return whether two JSON values are equal, where text may also write the value: "5" equals 5, "null" null.
+
+    Templates render text; this lets them stand for any value.
+    """
+    if find_difference(expected, found) is None:
+        return True
+    if not isinstance(expected, str) or isinstance(found, str):
+        return False
+    try:
+        return find_difference(parse_json(expected), found) is None
+    except NotJsonError:
+        return False
+
+
+def find_missing(expected: Any, found: Any, path: str = "$") -> str | None:
+    """Return where `found` lacks something of `expected`, in words; None when all of it is there.
+
+    Objects may hold more keys than expected; lists and other values are equal, loosely where text is expected.
+    """
+    if isinstance(expected, Mapping) and isinstance(found, Mapping):
+        missing = next((key for key in expected if key not in found), None)
+        if missing is not None:
+            return f"{path}: missing key {quote_excerpt(str(missing))}"
+        return next((d for key in expected if (d := find_missing(expected[key], found[key], f"{path}.{key}"))), None)
+    if is_equal_loosely(expected, found):
+        return None
+    return find_difference(expected, found, path)
+
+
+def write_value(value: Any) -> str:
+    """Return a JSON value as text: text itself, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _is_equal_scalar(expected: Any, found: Any) -> bool:

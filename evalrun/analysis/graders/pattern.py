@@ -1,6 +1,7 @@
 """The regex check, bounded in time: a catastrophic pattern ends as a grader fault, never as a wrong answer."""
 
 from functools import lru_cache
+from time import thread_time
 
 import regex
 
@@ -10,6 +11,9 @@ from evalrun.grader_options import RegexOptions
 
 MATCH_TIMEOUT_S = 1.0
 """CPU seconds that one search may take."""
+
+CHECK_TIMEOUT_S = 10.0
+"""CPU seconds that a check of many steps may take: a schema with its patterns, a JSONPath over a document."""
 
 MAX_PATTERN_CHARS = 20_000
 """Longest pattern."""
@@ -58,13 +62,12 @@ def estimate_pattern_size(source: str) -> int:
     return sum(sizes)
 
 
-def find_pattern_fault(options: RegexOptions) -> str | None:
-    """Return why a regex grader cannot work, or None: a bad pattern, or a group it does not have."""
+def find_pattern_fault(source: str, group: int | str = 0) -> str | None:
+    """Return why a pattern cannot be used, or None: it does not compile, or has no such group."""
     try:
-        pattern = compile_pattern(options.pattern)
+        pattern = compile_pattern(source)
     except Exception as error:  # noqa: BLE001 - the package raises more than its own error on hostile patterns
-        return f"the pattern {quote_excerpt(options.pattern)} does not compile: {error}"
-    group = options.group
+        return f"the pattern {quote_excerpt(source)} does not compile: {error}"
     if isinstance(group, bool) or (isinstance(group, int) and not 0 <= group <= pattern.groups):
         return f"the pattern has {pattern.groups} group(s), no group {group}"
     if isinstance(group, str) and group not in pattern.groupindex:
@@ -73,18 +76,47 @@ def find_pattern_fault(options: RegexOptions) -> str | None:
     return None
 
 
-def search_bounded(pattern: regex.Pattern[str], text: str) -> regex.Match[str] | None:
-    """Return the first match.
+class Stopwatch:
+    """Bounds the CPU time of one check whose steps are bounded each, but not their number."""
+
+    __slots__ = ("_ends_s", "_what")
+
+    def __init__(self, what: str) -> None:
+        """Name what is timed; nothing is left before `start`."""
+        self._what = what
+        self._ends_s = 0.0
+
+    def start(self) -> None:
+        """Give the check its time: one check at a time, in one thread."""
+        self._ends_s = thread_time() + CHECK_TIMEOUT_S
+
+    def take_left_s(self) -> float:
+        """Return the seconds that are left, at most those of one search.
+
+        Raises:
+            GraderFaultError: None are (`grader_timeout`).
+        """
+        left_s = self._ends_s - thread_time()
+        if left_s <= 0:
+            raise GraderFaultError("grader_timeout", f"{self._what} took longer than {CHECK_TIMEOUT_S:g} s")
+        return min(left_s, MATCH_TIMEOUT_S)
+
+
+def search_bounded(
+    pattern: regex.Pattern[str], text: str, *, timeout_s: float = MATCH_TIMEOUT_S, is_full: bool = False
+) -> regex.Match[str] | None:
+    """Return the first match; with `is_full` only one of the whole text.
 
     Raises:
-        GraderFaultError: The search took longer than `MATCH_TIMEOUT_S` (`grader_timeout`).
+        GraderFaultError: The search took longer than `timeout_s` CPU seconds (`grader_timeout`).
     """
     try:
-        return pattern.search(text, timeout=MATCH_TIMEOUT_S)
+        search = pattern.fullmatch if is_full else pattern.search
+        return search(text, timeout=timeout_s)
     except TimeoutError as error:
         raise GraderFaultError(
             "grader_timeout",
-            f"the pattern {quote_excerpt(pattern.pattern)} took longer than {MATCH_TIMEOUT_S:g} s"
+            f"the pattern {quote_excerpt(pattern.pattern)} took longer than {timeout_s:.3g} s"
             f" on {len(text)} characters; nested repeats such as (a|aa)+ do that: make them possessive or atomic",
         ) from error
 

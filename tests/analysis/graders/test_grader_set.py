@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalrun.analysis.graders.build import digest_options, parse_grader
+from evalrun.analysis.graders.build import digest_options
 from evalrun.analysis.graders.grader_set import UNGRADED, GraderSet
+from evalrun.analysis.graders.stored_options import parse_grader
 from evalrun.errors import ConfigError
 from evalrun.grader_options import (
     ChoiceOptions,
@@ -345,7 +346,7 @@ PARSE_FAULTS: list[tuple[Any, str]] = [
     ({"type": "json-schema"}, "give exactly one"),
     ({"type": "numeric", "expected": True}, "is text"),
     ({"type": "exact", "expected": None}, "is text"),
-    ({"type": "regex", "pattern": "a", "group": [1]}, "is a number or a name"),
+    ({"type": "regex", "pattern": "a", "group": [1]}, "is a number or text"),
 ]
 
 
