@@ -218,7 +218,7 @@ class JsonSchemaOptions(CommonGraderOptions):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JsonPathOptions(CommonGraderOptions):
-    """The output is JSON in which a path (RFC 9535) finds something; with `equals` or `matches`, something that fits."""
+    """The output is JSON and a path (RFC 9535) finds something in it; with `equals` or `matches`, what fits."""
 
     type: Literal["json-path"]
     path: Text

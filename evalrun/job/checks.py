@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evalrun.errors import Problem, PromptError
-from evalrun.grader_options import GraderOptions, RegexOptions
+from evalrun.grader_options import GraderOptions
 from evalrun.job.base_url import check_base_url
 from evalrun.job.document import suggest_or_list
 from evalrun.job.literal_keys import HINT, SECRET_HEADER
@@ -287,16 +287,38 @@ def _check_graders(parts: Parts, where: Where) -> Iterator[Problem]:
     for path, grader in parts.graders:
         if grader is None:
             continue
-        for key in ("expected", "value"):
-            source = getattr(grader, key, None)
-            if isinstance(source, str):
-                yield from _try_template(source, where((*path, key)))
+        for key in ("expected", "value", "values", "equals", "arguments"):
+            for inner, source in _find_texts(getattr(grader, key, None), (*path, key)):
+                yield from _try_template(source, where(inner))
         if grader.when is not None:
             yield from _try_expression(grader.when, where((*path, "when")))
-        if isinstance(grader, RegexOptions) and "{{" in grader.pattern and "}}" in grader.pattern:
-            message = "`pattern` is literal text, never a template"
-            hint = 'capture a group and compare that: `group: 1` and `expected: "{{ answer }}"`'
-            yield Problem(message=message, where=where((*path, "pattern")), hint=hint)
+        yield from _check_literal_keys(grader, path, where)
+
+
+def _check_literal_keys(grader: GraderOptions, path: KeyPath, where: Where) -> Iterator[Problem]:
+    hints = {
+        "pattern": 'capture a group and compare that: `group: 1` and `expected: "{{ answer }}"`',
+        "matches": 'compare with `equals: "{{ answer }}"`',
+        "path": "filter by `when`, or write one grader for each path",
+        "tool": "write one grader for each tool, with `when` for the samples it is for",
+    }
+    for key, hint in hints.items():
+        source = getattr(grader, key, None)
+        if isinstance(source, str) and "{{" in source and "}}" in source:
+            message = f"`{key}` is literal text, never a template"
+            yield Problem(message=message, where=where((*path, key)), hint=hint)
+
+
+def _find_texts(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """Yield every text inside a value with its key path."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _find_texts(inner, (*path, key))
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from _find_texts(inner, (*path, index))
 
 
 def _try_template(source: str, place: str) -> Iterator[Problem]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from evalrun.errors import DatasetError, Problem, PromptError
-from evalrun.grader_options import GraderOptions
+from evalrun.grader_options import GRADER_OPTIONS
 from evalrun.job.canonical import encode_json
 from evalrun.job.checks import RESERVED_PARAMS
 from evalrun.job.config import LoadedJob
@@ -291,8 +291,9 @@ def _check_grader(grader: Any, index: int, where: str, *, is_inline: bool) -> li
         if message is not None:
             hint = "graders of a dataset file take literal values only; write this one in the job"
             return [Problem(message=f"`{label}` {message}", where=where, hint=hint)]
-    _, errors = validate(GraderOptions, grader)
-    return explain(errors, grader, grader, place, root=GraderOptions)
+    record = GRADER_OPTIONS[grader["type"]]
+    _, errors = validate(record, grader)
+    return explain(errors, grader, grader, place, root=record)
 
 
 def _find_code(grader: Mapping[str, Any]) -> str | None:

@@ -17,12 +17,26 @@ from evalrun.job.scalars import name_value
 Where = Callable[[KeyPath], str]
 
 _GRADER_LISTS: tuple[KeyPath, ...] = (("graders",), ("defaults", "graders"))
-_LATER_GRADERS = frozenset(
-    {
-        "contains-all", "contains-any", "starts-with", "ends-with", "json-path", "f1", "rouge-l", "levenshtein",
-        "word-count", "length", "finish-reason", "latency", "cost", "tokens", "refusal", "tool-call", "python", "judge",
-    }
-)  # fmt: skip
+_LATER_GRADERS = frozenset({"python", "judge"})
+_OTHER_TOOLS: Mapping[str, str] = {
+    "equals": "exact",
+    "exact_match": "exact",
+    "match": "exact",
+    "includes": "contains",
+    "icontains-all": "contains-all` with `ignore_case: true",
+    "icontains-any": "contains-any` with `ignore_case: true",
+    "not-contains": "contains` with `not: true",
+    "is-json": "json",
+    "contains-json": "json",
+    "is-refusal": "refusal",
+    "rouge-n": "rouge-l",
+    "pattern": "regex",
+    "multiple_choice": "choice",
+    "llm-rubric": "judge",
+    "model-graded-closedqa": "judge",
+    "javascript": "python",
+}
+"""Types of promptfoo, Inspect and lm-eval that have another name here."""
 _ELSEWHERE: Mapping[str, str] = {
     "api_key": "a key is never written in a job: `api_key_env: NAME_OF_A_VARIABLE`",
     "providers": "name them under `endpoints` and `models`",
@@ -108,8 +122,8 @@ def check_grader_type(grader: Any, label: str) -> Problem | None:
     if kind in _LATER_GRADERS:
         return Problem(message=f"the grader type '{kind}' is not in this version yet", hint=f"known types: {known}")
     if kind not in GRADER_OPTIONS:
-        near = suggest(kind, GRADER_OPTIONS)
-        hint = f"{near} known types: {known}" if near else f"known types: {known}"
+        near = f"did you mean `{_OTHER_TOOLS[kind]}`?" if kind in _OTHER_TOOLS else suggest(kind, GRADER_OPTIONS)
+        hint = near or f"known types: {known}"
         return Problem(message=f"unknown grader type {kind!r}", hint=hint)
     return None
 
@@ -148,7 +162,10 @@ def _follow(loc: tuple[str | int, ...], tree: Any) -> tuple[KeyPath, KeyPath, st
 
 
 def _is_tag(item: str) -> bool:
-    return item in _TAG_TYPES or item.startswith(("tuple[", "list[", "dict[")) or item.endswith("Options")
+    return item in _TAG_TYPES or item.startswith(_TAG_STARTS) or item.endswith("Options")
+
+
+_TAG_STARTS = ("tuple[", "list[", "dict[", "literal[")
 
 
 _TAG_TYPES: Mapping[str, tuple[type, ...]] = {
@@ -167,6 +184,8 @@ def _fits(tag: str, node: Any) -> bool:
         return isinstance(node, _TAG_TYPES[tag]) and (isinstance(node, bool) == (tag == "bool"))
     if tag.startswith(("tuple[", "list[")):
         return isinstance(node, list)
+    if tag.startswith("literal["):
+        return isinstance(node, str)
     if not isinstance(node, Mapping):
         return False
     member = GRADER_OPTIONS.get(str(node.get("type")))
@@ -176,6 +195,8 @@ def _fits(tag: str, node: Any) -> bool:
 def _name_tag(tag: str) -> str:
     if tag.startswith(("tuple[", "list[")):
         return "a list"
+    if tag.startswith("literal["):
+        return "text"
     words = {"str": "text", "constrained-str": "text", "int": "a number", "constrained-int": "a number"}
     words |= {"float": "a number", "constrained-float": "a number", "bool": "true or false"}
     return words.get(tag, "a mapping")

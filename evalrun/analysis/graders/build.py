@@ -42,11 +42,13 @@ from evalrun.analysis.graders.transform import NothingFoundError, Pick, build_tr
 from evalrun.errors import ConfigError, GraderFaultError
 from evalrun.grader_options import (
     ChoiceOptions,
+    EndsWithOptions,
     GraderOptions,
     JsonPathOptions,
     JsonSchemaOptions,
     NumericOptions,
     RougeLOptions,
+    StartsWithOptions,
 )
 from evalrun.templates import Expression
 
@@ -137,7 +139,7 @@ class Grader:
         Raises:
             GraderFaultError: The check cannot decide.
         """
-        subject = row if self.reads_row else row["output"] or ""
+        subject: Any = row if self.reads_row else row["output"] or ""
         try:
             for pick in self.transform:
                 subject = pick(subject)
@@ -163,7 +165,9 @@ class Grader:
         if not texts:
             return "renders to an empty list"
         is_blank = any(isinstance(text, str) and not text.strip() for text in texts)
-        return "renders to nothing" if is_blank and not self.is_literal else None
+        # A literal of white space may be meant, but not where it is stripped and every text would begin with it.
+        is_meant = self.is_literal and not isinstance(self.options, StartsWithOptions | EndsWithOptions)
+        return "renders to nothing" if is_blank and not is_meant else None
 
 
 def build_grader(options: GraderOptions, *, where: Where) -> Grader:

@@ -30,6 +30,8 @@ GRADED_COLUMNS = (
 )  # fmt: skip
 """Columns of the results that graders read."""
 
+_NEVER_TEMPLATES = frozenset({"pattern", "schema", "matches", "regex", "path", "json_path"})
+
 _EXACT_LIMIT = 2.0**63
 """orjson reads every integer below it exactly, and makes floats of those beyond 64 bits."""
 
@@ -370,12 +372,8 @@ def _has_marks(value: Any) -> bool:
     if isinstance(value, str):
         return any(mark in value for mark in TEMPLATE_MARKS)
     if isinstance(value, Mapping):
-        # A pattern is never a template, and neither is anything inside a schema.
-        return any(
-            _has_marks(inner)
-            for key, inner in value.items()
-            if key not in {"pattern", "schema", "matches", "regex", "path", "json_path"}
-        )
+        # A pattern is never a template, and neither is a path nor anything inside a schema.
+        return any(_has_marks(inner) for key, inner in value.items() if key not in _NEVER_TEMPLATES)
     return isinstance(value, list | tuple) and any(_has_marks(inner) for inner in value)
 
 

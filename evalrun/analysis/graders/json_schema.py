@@ -1,11 +1,13 @@
 """The json-schema check: the output is JSON that satisfies a schema (Draft 2020-12, or the draft its `$schema` names).
 
 The validator is built once. References resolve inside the schema and to the published meta-schemas only: nothing is
-fetched. Patterns run bounded in time, like those of the regex check. `format` is an annotation, as the draft has it.
+fetched. Every pattern runs in the engine that knows a time limit, and the check as a whole has one as well. `format` is
+an annotation, as the draft has it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any, NamedTuple
 
 import jsonschema
 from jsonschema import Draft202012Validator, validators
@@ -16,8 +18,12 @@ from referencing.jsonschema import DRAFT202012
 
 from evalrun.analysis.graders.json_value import NotJsonError, read_json_output
 from evalrun.analysis.graders.marks import Mark, make_mark, quote_excerpt
-from evalrun.analysis.graders.pattern import compile_pattern, search_bounded
+from evalrun.analysis.graders.pattern import Stopwatch, compile_pattern
+from evalrun.analysis.graders.schema_keywords import make_keywords
 from evalrun.grader_options import JsonSchemaOptions
+
+MAX_ERRORS = 1_000
+"""Most errors of one output that are looked at for the worst."""
 
 _SHOWN_MESSAGE_CHARS = 300
 _REGISTRY: Registry[Any] = REGISTRY
@@ -25,7 +31,14 @@ _REGISTRY: Registry[Any] = REGISTRY
 Schema = Mapping[str, Any] | bool
 
 
-def build_validator(schema: Schema) -> Any:
+class BoundedValidator(NamedTuple):
+    """A validator of the library and the clock of its checks."""
+
+    validator: Any
+    stopwatch: Stopwatch
+
+
+def build_validator(schema: Schema) -> BoundedValidator:
     """Return a validator of the schema.
 
     Raises:
@@ -40,29 +53,24 @@ def build_validator(schema: Schema) -> Any:
     except RecursionError as error:
         raise ValueError("the schema is nested too deep") from error
     _check_references(schema)
+    stopwatch = Stopwatch("the check by the schema")
     extend: Any = validators.extend
-    bounded = extend(
-        draft,
-        {
-            "pattern": _check_pattern,
-            "patternProperties": _check_pattern_properties,
-            "additionalProperties": _make_additional_properties(draft.VALIDATORS["additionalProperties"]),
-        },
-    )
-    return bounded(schema, registry=_REGISTRY)
+    bounded = extend(draft, make_keywords(draft.VALIDATORS, stopwatch))
+    return BoundedValidator(bounded(schema, registry=_REGISTRY), stopwatch)
 
 
-def grade_json_schema(output: str, validator: Any, options: JsonSchemaOptions) -> Mark:  # noqa: ARG001 - as every check
+def grade_json_schema(output: str, bounded: BoundedValidator, options: JsonSchemaOptions) -> Mark:  # noqa: ARG001 - as every check
     """Return whether the output is JSON that the validator accepts; the reason names the path of the worst error.
 
     Raises:
-        GraderFaultError: A pattern took too long, or the output is nested too deep.
+        GraderFaultError: A pattern or the whole took too long, or the output is nested too deep.
     """
     try:
         value = read_json_output(output)
     except NotJsonError as error:
         return make_mark(passed=False, reason=f"expected JSON, found {quote_excerpt(output)}: {error}")
-    errors = list(validator.iter_errors(value))
+    bounded.stopwatch.start()
+    errors = list(islice(bounded.validator.iter_errors(value), MAX_ERRORS))
     if not errors:
         return make_mark(passed=True, reason="satisfies the schema")
     worst = jsonschema.exceptions.best_match(errors)
@@ -109,36 +117,3 @@ def _check_compiles(source: str) -> None:
         compile_pattern(source)
     except Exception as error:  # The package raises more than its own error on hostile patterns.
         raise ValueError(f"the pattern {quote_excerpt(source)} does not compile: {error}") from error
-
-
-def _is_found(source: str, text: str) -> bool:
-    return search_bounded(compile_pattern(source), text) is not None
-
-
-def _check_pattern(validator: Any, source: str, instance: Any, _schema: Any) -> Iterator[jsonschema.ValidationError]:
-    if validator.is_type(instance, "string") and not _is_found(source, instance):
-        yield jsonschema.ValidationError(f"{quote_excerpt(instance)} does not match {source!r}")
-
-
-def _check_pattern_properties(
-    validator: Any, patterns: Mapping[str, Any], instance: Any, _schema: Any
-) -> Iterator[jsonschema.ValidationError]:
-    if not validator.is_type(instance, "object"):
-        return
-    for source, subschema in patterns.items():
-        for key, value in instance.items():
-            if _is_found(source, key):
-                yield from validator.descend(value, subschema, path=key, schema_path=source)
-
-
-def _make_additional_properties(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap the library's keyword so that it sees the properties that no pattern matches, and no pattern."""
-
-    def check(validator: Any, extra: Any, instance: Any, schema: Any) -> Iterator[jsonschema.ValidationError]:
-        patterns = schema.get("patternProperties")
-        if patterns and validator.is_type(instance, "object"):
-            instance = {k: v for k, v in instance.items() if not any(_is_found(source, k) for source in patterns)}
-            schema = {key: value for key, value in schema.items() if key != "patternProperties"}
-        yield from original(validator, extra, instance, schema) or ()
-
-    return check

@@ -1,7 +1,7 @@
 """The checks that read the row beside its text: how it ended, what it took, whether it refused or called a tool.
 
-A fact that the row does not hold is unknown: the check raises `GraderFaultError` and decides nothing. Only a refusal and
-tool calls are different: a reply without them made none.
+A fact that the row does not hold is unknown: the check raises `GraderFaultError` and decides nothing. Only a refusal
+and tool calls are different: a reply without them made none.
 """
 
 import json

@@ -34,19 +34,19 @@ def parse_grader(raw: Any, *, where: str) -> GraderOptions:
     if not isinstance(raw, Mapping):
         raise ConfigError(f"a grader is a mapping with `type`, found {quote_excerpt(repr(raw))}", where=where)
     kind = raw.get("type")
-    record = GRADER_OPTIONS.get(kind) if isinstance(kind, str) else None
+    record: Any = GRADER_OPTIONS.get(kind) if isinstance(kind, str) else None
     if record is None:
         raise ConfigError(
             f"unknown grader type {kind!r}", where=where, hint=_suggest(str(kind), GRADER_OPTIONS, what="types")
         )
     fields = {field.name.removesuffix("_"): field for field in dataclasses.fields(record)}
-    values: dict[str, Any] = {}
+    hints, values = _read_hints(record), dict[str, Any]()
     for key, value in raw.items():
         if key not in fields:
             raise ConfigError(
                 f"unknown key {key!r} of a {kind} grader", where=where, hint=_suggest(str(key), fields, what="keys")
             )
-        hint = _read_hints(record)[fields[key].name]
+        hint = hints[fields[key].name]
         try:
             read = _read_value(hint, value)
         except (TypeError, ValueError) as error:
@@ -64,7 +64,7 @@ def parse_grader(raw: Any, *, where: str) -> GraderOptions:
 
 
 @cache
-def _read_hints(record: type) -> Mapping[str, Any]:
+def _read_hints(record: Any) -> Mapping[str, Any]:
     return get_type_hints(record, include_extras=True)
 
 
