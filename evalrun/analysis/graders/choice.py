@@ -137,6 +137,9 @@ def _compile_forms(choices: str) -> _Forms:
             rf"(?i:\b(?:option|choice|letter|pick|choose|select)\s+){_OPEN}({capitals}){end}{pronoun}{hedge}"
         ),
         enclosed=re.compile(rf"(?:[(\[]\s?({either})\s?[)\]]|\*\*\s?\(?({either})[).:]?\s?\*\*)"),
-        alone=re.compile(rf"(?<![{_WORD}'’.])({capitals}){end}(?!(?<=[AI])[ \t]+[a-z])"),
+        # "A cat" is an article and "I think" a pronoun; "A or B" are two letters.
+        alone=re.compile(
+            rf"(?<![{_WORD}'’.])({capitals}){end}(?!(?<=[AI])[ \t]+(?!(?:or|and|nor)[ \t]+[*(]{{0,5}}{capitals}{end})[a-z])"
+        ),
         list_line=re.compile(rf"^[ \t>*_-]*\(?({either})[).:][ \t*_]+\S", re.MULTILINE),
     )

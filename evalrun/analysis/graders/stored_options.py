@@ -56,11 +56,12 @@ def parse_grader(raw: Any, *, where: str) -> GraderOptions:
             raise ConfigError(message, where=where)
         values[fields[key].name] = read
     try:
-        return record(**values)
+        options: GraderOptions = record(**values)
     except (TypeError, ValueError) as error:
         missing = [key for key, field in fields.items() if field.default is dataclasses.MISSING and key not in raw]
         message = f"a {kind} grader needs `{missing[0]}`" if missing else f"a {kind} grader: {error}"
         raise ConfigError(message, where=where) from error
+    return options
 
 
 @cache
