@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,17 +91,18 @@ def render_job_markdown(schema: Mapping[str, Any]) -> str:
     for name in order:
         record = schema if not name else definitions[name]
         if name.removesuffix("Options") == "Exact":
-            shared = {key: value for key, value in record["properties"].items() if key in common}
             what = "Keys that every grader takes beside its own."
-            sections.append(_render_record("Every grader", {"description": what, "properties": shared}, definitions))
+            sections.append(_render_record("Every grader", {"description": what, "properties": common}, definitions))
         sections.append(_render_record(name or "Job", record, definitions, left_out=common))
     return "\n".join([JOB_PAGE_HEAD, *sections])
 
 
-def _find_common_keys(records: list[Mapping[str, Any]]) -> set[str]:
-    """Return the keys that all records have alike."""
+def _find_common_keys(records: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the keys that most records have alike; a record that has one otherwise shows it again."""
     first, *others = (record["properties"] for record in records)
-    return {key for key, value in first.items() if all(other.get(key) == value for other in others)}
+    return {
+        key: value for key, value in first.items() if sum(other.get(key) == value for other in others) > len(others) / 2
+    }
 
 
 def _order_records(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> list[str]:
@@ -130,7 +131,7 @@ def _find_references(node: Any) -> Iterator[str]:
 
 
 def _render_record(
-    name: str, record: Mapping[str, Any], definitions: Mapping[str, Any], left_out: Collection[str] = ()
+    name: str, record: Mapping[str, Any], definitions: Mapping[str, Any], left_out: Mapping[str, Any] | None = None
 ) -> str:
     is_grader = record["properties"].get("type", {}).get("const") is not None
     lines = [
@@ -144,7 +145,7 @@ def _render_record(
     required = set(record.get("required", ()))
     for key, value in record["properties"].items():
         default = "**required**" if key in required else f"`{json.dumps(value.get('default'), ensure_ascii=False)}`"
-        if is_grader and key in left_out:
+        if is_grader and left_out is not None and left_out.get(key) == value:
             continue
         what = " ".join(_describe(value, definitions).split()).replace("|", "\\|")
         lines.append(f"| `{key}` | {_describe_type(value)} | {'' if default == '`null`' else default} | {what} |")

@@ -60,7 +60,7 @@ def _describe_common_keys(schema: dict[str, Any]) -> None:
         properties = schema["$defs"][record.__name__]["properties"]
         properties["type"]["description"] = "Which check."
         for key, value in common.items():
-            properties[key] = {**properties[key], "description": value["description"]}
+            properties[key] = {"description": value["description"], **properties[key]}
 
 
 _HOMES: Mapping[tuple[str, ...], str] = {

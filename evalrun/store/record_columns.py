@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import orjson
@@ -38,6 +39,7 @@ _ATTEMPT_NAMES = (
 )  # fmt: skip
 
 _GRADE_NAMES = tuple(column.name for column in GRADES if column.name not in {"judge_row_ids", "against_row_id"})
+_GET_GRADE = attrgetter(*_GRADE_NAMES)
 _I64_LIMIT = 2**63
 _TEXT_CLEANED = "text_cleaned"
 _USAGE_INCONSISTENT = "usage_inconsistent"
@@ -144,7 +146,8 @@ def build_attempt_columns(records: Sequence[Fields]) -> Columns:
 
 def build_grade_columns(grades: Sequence[Grade]) -> Columns:
     """Return the columns of grades.parquet."""
-    columns = {name: [getattr(grade, name) for grade in grades] for name in _GRADE_NAMES}
+    values = zip(*map(_GET_GRADE, grades), strict=True) if grades else ([] for _ in _GRADE_NAMES)
+    columns = {name: list(column) for name, column in zip(_GRADE_NAMES, values, strict=True)}
     for name in ("grader", "metric", "reason"):
         columns[name] = _clean_texts(columns[name], set())
     nothing = [None] * len(grades)

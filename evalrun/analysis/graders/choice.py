@@ -126,6 +126,8 @@ def _compile_forms(choices: str) -> _Forms:
         rf"|\\boxed\{{(?:\\text\w*\{{)?\s*\(?({either})\)?\s*\}}"
         rf"|(?<![{_WORD}])({capitals})[)\]*_.\"']*\s+is\s+(?:the\s+)?(?:correct|right|best|answer)\b)"
     )
+    # "A cat" is an article and "I think" a pronoun; "A or B" are two letters.
+    word = rf"(?<=[AI])[ \t]+(?!(?:or|and|nor)[ \t]+[*(]{{0,5}}{capitals}{end})"
     wrap_open, wrap_close = r"[ \t*_`\"'(\[{$#>]*", r"[ \t*_`\"')\]}.:;,!$]*"
     return _Forms(
         statements=re.compile(statements),
@@ -137,9 +139,6 @@ def _compile_forms(choices: str) -> _Forms:
             rf"(?i:\b(?:option|choice|letter|pick|choose|select)\s+){_OPEN}({capitals}){end}{pronoun}{hedge}"
         ),
         enclosed=re.compile(rf"(?:[(\[]\s?({either})\s?[)\]]|\*\*\s?\(?({either})[).:]?\s?\*\*)"),
-        # "A cat" is an article and "I think" a pronoun; "A or B" are two letters.
-        alone=re.compile(
-            rf"(?<![{_WORD}'’.])({capitals}){end}(?!(?<=[AI])[ \t]+(?!(?:or|and|nor)[ \t]+[*(]{{0,5}}{capitals}{end})[a-z])"
-        ),
+        alone=re.compile(rf"(?<![{_WORD}'’.])({capitals}){end}(?!{word}[a-z])"),
         list_line=re.compile(rf"^[ \t>*_-]*\(?({either})[).:][ \t*_]+\S", re.MULTILINE),
     )
