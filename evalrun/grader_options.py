@@ -13,10 +13,12 @@ from annotated_types import Ge, Le, MinLen
 PYDANTIC_CONFIG: Mapping[str, Any] = {
     "extra": "forbid",
     "alias_generator": lambda name: name.removesuffix("_"),
-    "use_attribute_docstrings": True,
     "allow_inf_nan": False,
 }
-"""How pydantic reads every record of the job: unknown keys refused, `not_` written as `not`, docstrings kept."""
+"""How pydantic reads every record of the job: unknown keys refused, `not_` written as `not`.
+
+Docstrings of fields are read by `job.schema` alone: pydantic would parse this file for each record, at every start.
+"""
 
 Text = Annotated[str, MinLen(1)]
 Values = Annotated[tuple[Text, ...], MinLen(1)] | Text

@@ -3,14 +3,19 @@
 Plain data enter; a Job, or pydantic's list of errors as plain mappings, leaves. `explain` puts those into words.
 """
 
+import ast
+import inspect
 from collections.abc import Mapping
 from functools import cache
+from itertools import pairwise
+from types import ModuleType
 from typing import Any
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from evalrun.grader_options import GRADER_OPTIONS, CommonGraderOptions
+from evalrun import grader_options, options
+from evalrun.grader_options import GRADER_OPTIONS
 from evalrun.job.canonical import encode_json
 from evalrun.job.not_yet import NOT_YET
 from evalrun.options import Job
@@ -45,22 +50,41 @@ def build_job_schema() -> dict[str, Any]:
     schema: dict[str, Any] = get_adapter(Job).json_schema(by_alias=True)
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "evalrun job"
+    _describe_keys(schema)
     schema["properties"]["epochs"] = {**schema["properties"]["repeats"], "description": "Another word for `repeats`."}
-    _describe_common_keys(schema)
     _add_later_keys(schema)
     # A copy by value, so that no caller can change what the adapter keeps.
     copied: dict[str, Any] = orjson.loads(orjson.dumps(schema))
     return copied
 
 
-def _describe_common_keys(schema: dict[str, Any]) -> None:
-    """Give each grader the descriptions of the keys it inherits; pydantic reads those of a record's own fields only."""
-    common = get_adapter(CommonGraderOptions).json_schema(by_alias=True)["properties"]
-    for record in GRADER_OPTIONS.values():
-        properties = schema["$defs"][record.__name__]["properties"]
-        properties["type"]["description"] = "Which check."
-        for key, value in common.items():
-            properties[key] = {"description": value["description"], **properties[key]}
+def _describe_keys(schema: dict[str, Any]) -> None:
+    """Give each key the docstring of its field; those that a grader inherits as well."""
+    docstrings = {**_read_docstrings(options), **_read_docstrings(grader_options)}
+    for name, record in (("Job", schema), *schema["$defs"].items()):
+        inherited = docstrings["CommonGraderOptions"] if record.get("properties", {}).get("type") else {}
+        known = {**inherited, **docstrings.get(name, {})}
+        for key, value in record.get("properties", {}).items():
+            if key in known:
+                value["description"] = known[key]
+    for grader in GRADER_OPTIONS.values():
+        schema["$defs"][grader.__name__]["properties"]["type"]["description"] = "Which check."
+
+
+def _read_docstrings(module: ModuleType) -> dict[str, dict[str, str]]:
+    """Return the docstring under each field of a module's records: by record, then by key."""
+    found: dict[str, dict[str, str]] = {}
+    for record in ast.parse(inspect.getsource(module)).body:
+        if not isinstance(record, ast.ClassDef):
+            continue
+        texts = found[record.name] = {}
+        for field, below in pairwise(record.body):
+            match field, below:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    texts[name.removesuffix("_")] = inspect.cleandoc(text)
+                case _:
+                    pass
+    return found
 
 
 _HOMES: Mapping[tuple[str, ...], str] = {

@@ -103,13 +103,15 @@ class Stopwatch:
 
 
 def search_bounded(
-    pattern: regex.Pattern[str], text: str, *, timeout_s: float = MATCH_TIMEOUT_S, is_full: bool = False
+    pattern: regex.Pattern[str], text: str, *, timeout_s: float | None = None, is_full: bool = False
 ) -> regex.Match[str] | None:
     """Return the first match; with `is_full` only one of the whole text.
 
     Raises:
-        GraderFaultError: The search took longer than `timeout_s` CPU seconds (`grader_timeout`).
+        GraderFaultError: The search took longer than `timeout_s` CPU seconds, `MATCH_TIMEOUT_S` by default
+            (`grader_timeout`).
     """
+    timeout_s = MATCH_TIMEOUT_S if timeout_s is None else timeout_s
     try:
         search = pattern.fullmatch if is_full else pattern.search
         return search(text, timeout=timeout_s)
