@@ -127,6 +127,8 @@ class Grader:
     """Whether `check` takes the row instead of the output."""
     transform: tuple[Pick, ...]
     """Steps that pick the part of the output which `check` is given."""
+    expected_key: str | None
+    """The key that holds what the check compares with; None where it compares with nothing of the sample."""
     render: Render
     """From a scope to what the check compares with: text, texts, a JSON value, a validator, or None."""
     is_literal: bool
@@ -164,10 +166,12 @@ class Grader:
             return find_choice_fault(expected, self.options)
         if isinstance(self.options, RougeLOptions) and not split_rouge_words(expected):
             return f"renders {quote_excerpt(expected)}, which has no word of a–z or digits"
-        texts = expected if find_expected_key(self.options) == "values" else [expected]
-        if not texts:
-            return "renders to an empty list"
-        is_blank = any(isinstance(text, str) and not text.strip() for text in texts)
+        if self.expected_key == "values":
+            if not expected:
+                return "renders to an empty list"
+            is_blank = not all(map(str.strip, expected))
+        else:
+            is_blank = isinstance(expected, str) and not expected.strip()
         # A literal of white space may be meant, but not where it is stripped and every text would begin with it.
         is_meant = self.is_literal and not isinstance(self.options, StartsWithOptions | EndsWithOptions)
         return "renders to nothing" if is_blank and not is_meant else None
@@ -199,12 +203,12 @@ def build_grader(options: GraderOptions, *, where: Where) -> Grader:
         check=_ROW_CHECKS[options.type] if reads_row else _CHECKS[options.type],
         reads_row=reads_row,
         transform=transform,
+        expected_key=find_expected_key(options),
         render=render,
         is_literal=is_literal,
     )
-    key = find_expected_key(options)
-    if is_literal and key is not None:
-        _check_literal(grader, where(key))
+    if is_literal and grader.expected_key is not None:
+        _check_literal(grader, where(grader.expected_key))
     return grader
 
 
@@ -215,7 +219,7 @@ def _check_literal(grader: Grader, where: str) -> None:
     except GraderFaultError as error:
         raise ConfigError(str(error), where=where) from error
     if fault is not None:
-        raise ConfigError(f"`{find_expected_key(grader.options)}` {fault}", where=where)
+        raise ConfigError(f"`{grader.expected_key}` {fault}", where=where)
 
 
 def digest_options(options: GraderOptions) -> str:

@@ -14,7 +14,6 @@ import orjson
 
 from evalrun.analysis.graders.build import TEMPLATE_MARKS, Grader, build_grader
 from evalrun.analysis.graders.marks import quote_excerpt
-from evalrun.analysis.graders.prepare import find_expected_key
 from evalrun.analysis.graders.stored_options import parse_grader
 from evalrun.errors import AuthorError, ConfigError, GraderFaultError, Problem
 from evalrun.grader_options import GraderOptions
@@ -306,7 +305,7 @@ def _check_entry(entry: _Entry, scope: Mapping[str, Any], sample: Sample) -> lis
         return [Problem(message=f"grader {entry.name!r}: {error}", where=sample.where)]
     if fault is None:
         return []
-    key = find_expected_key(grader.options)
+    key = grader.expected_key
     return [
         Problem(
             message=f"grader {entry.name!r}: `{key}` {fault}",
