@@ -102,12 +102,12 @@ def close_run(  # noqa: PLR0913 - the end of a run needs all that its beginning 
     }
     is_simulated = any(loaded.job.endpoints[str(model.endpoint)].simulator is not None for model in plan.models)
     gate = make_asked_gate(loaded.job, is_wanted=is_gate_wanted)
-    facts = _table_facts(folder, digests, gate, is_simulated=is_simulated)
+    facts = make_table_facts(folder, digests, gate, is_simulated=is_simulated)
     tally = RowTally()
     write_results(folder, tally.count(make_result_blocks(folder, plan, index, graders, codes)), facts)
     write_attempts(folder, make_attempt_blocks(folder), facts)
     manifest = {
-        **_describe_job(folder, loaded, digests),
+        **describe_job(folder, loaded, digests),
         "call": dict(call),
         "is_simulated": is_simulated,
         "started_at": index.sessions[0]["started_at"],
@@ -146,7 +146,7 @@ def regrade(folder: RunFolder, loaded: LoadedJob) -> RunResult:
     gate, tally, now = make_asked_gate(loaded.job, is_wanted=True), RowTally(), datetime.now(UTC)
     # From here until run.json is written again the verdict in it is not that of the tables: say so first.
     write_manifest(folder, {**manifest, REGRADING_KEY: now.isoformat(timespec="milliseconds")})
-    facts = _table_facts(folder, digests, gate, is_simulated=manifest["is_simulated"])
+    facts = make_table_facts(folder, digests, gate, is_simulated=manifest["is_simulated"])
     write_results(folder, tally.count(make_regraded_blocks(folder, graders)), facts)
     manifest = {**manifest, "digests": digests, "graded_at": now.isoformat(timespec="milliseconds"), **tally.describe()}
     manifest.pop(REGRADING_KEY, None)
@@ -286,7 +286,8 @@ def _name_pending_code(lane: LaneProgress, budget: Mapping[str, Any] | None) -> 
     return ErrorCode.BUDGET if is_spent else ErrorCode.INTERRUPTED
 
 
-def _describe_job(folder: RunFolder, loaded: LoadedJob, digests: Mapping[str, str]) -> dict[str, Any]:
+def describe_job(folder: RunFolder, loaded: LoadedJob, digests: Mapping[str, str]) -> dict[str, Any]:
+    """Return what run.json tells of a run's job."""
     return {
         "schema_version": SCHEMA_VERSION,
         "run_id": folder.run_id,
@@ -333,7 +334,7 @@ def _describe_prices(prices: ModelPrices | None) -> dict[str, Any] | None:
     }
 
 
-def _table_facts(
+def make_table_facts(
     folder: RunFolder, digests: Mapping[str, str], gate: AskedGate, *, is_simulated: bool
 ) -> dict[str, str]:
     """Return what the tables say about themselves in their key-value metadata."""

@@ -20,7 +20,7 @@ from evalrun.records import FINISHED, PASSING, Request, Status
 from evalrun.store.folder import RunFolder, make_run_id
 from evalrun.store.journal_index import Entry, JournalIndex
 from evalrun.store.journal_scan import read_first_session, scan_journal
-from evalrun.store.manifest import read_extent
+from evalrun.store.manifest import is_imported, read_extent
 from evalrun.store.runs import find_run, find_unfinished
 
 
@@ -168,7 +168,10 @@ def _check_journal_is_whole(folder: RunFolder, index: JournalIndex) -> None:
 
 def _find_resumable(settings: RunSettings, name: str) -> RunFolder:
     if settings.resume_run is not None:
-        return find_run(settings.resume_run, reports_dir=settings.reports_dir)
+        named = find_run(settings.resume_run, reports_dir=settings.reports_dir)
+        if is_imported(named):
+            raise UsageError(f"the run {named.run_id} was imported: it asked nothing that could be gone on with")
+        return named
     folder = find_unfinished(name, settings.reports_dir)
     if folder is None:
         raise UsageError(

@@ -21,6 +21,7 @@ from evalrun.resuming import RunSettings
 from evalrun.store.folder import RunFolder, is_run_folder
 from evalrun.store.journal import Journal
 from evalrun.store.journal_index import Entry, InDoubt, JournalIndex
+from evalrun.store.manifest import is_imported
 from evalrun.store.reuse import StoredOutcomes
 from evalrun.store.runs import LATEST, find_finished, find_run, list_job_folders
 
@@ -93,7 +94,13 @@ def _find(
 ) -> RunFolder | None:
     if reference != LATEST:
         # The folder as it stands on disk, so that a run is known to be itself by whatever name it comes.
-        return RunFolder.open(find_run(reference, reports_dir=settings.reports_dir).path)
+        named = RunFolder.open(find_run(reference, reports_dir=settings.reports_dir).path)
+        if is_imported(named):
+            hint = "name a run that asked, or leave it out"
+            raise UsageError(
+                f"the run {named.run_id} was imported: what was asked for its answers is unknown", hint=hint
+            )
+        return named
     folder = find_finished(loaded.name, settings.reports_dir, other_than=own)
     if folder is None:
         unfinished = [each for each in list_job_folders(loaded.name, settings.reports_dir) if each != own]

@@ -45,13 +45,13 @@ def make_result_blocks(
                 request = row.request
                 done = records.get(request.row_id) or make_pending(request, pending_codes[request.model])
                 rows.append(row._replace(done=done))
-            yield _grade_block(build_result_columns(rows, run_id=folder.run_id), graders)
+            yield grade_block(build_result_columns(rows, run_id=folder.run_id), graders)
 
 
 def make_regraded_blocks(folder: RunFolder, graders: GraderSet) -> Iterator[GradedBlock]:
     """Yield the results that a run has, with new grades."""
     for frame in scan_frames(folder.results_path):
-        yield _grade_block(dict(zip(frame.columns, frame.get_columns(), strict=True)), graders)
+        yield grade_block(dict(zip(frame.columns, frame.get_columns(), strict=True)), graders)
 
 
 def make_attempt_blocks(folder: RunFolder) -> Iterator[Columns]:
@@ -74,7 +74,8 @@ def _count_bytes(found: tuple[PlannedRow, Place | None]) -> int:
     return len(row.sample) + len(row.request.body) + (0 if place is None else place.n_bytes)
 
 
-def _grade_block(results: Columns, graders: GraderSet) -> GradedBlock:
+def grade_block(results: Columns, graders: GraderSet) -> GradedBlock:
+    """Return rows of the results with their grades, and with the score and verdict that follow from them."""
     grades: list[Any] = []
     scores, verdicts = [], []
     for values in zip(*(results[name] for name in GRADED_COLUMNS), strict=True):

@@ -31,11 +31,15 @@ HALL = {
     "run_accounts": 1,
     "judging": 2,
     "closing": 3,
+    "importing": 4,
     "lane_facts": 0,
     "resuming": 0,
     "spending": 0,
     "reuse_tally": 0,
     "safe_rows": 0,
+    "answer_columns": 0,
+    "answer_spool": 0,
+    "answer_rows": 1,
     "stale_rows": 0,
     "past_runs": 0,
     "plan_power": 0,
@@ -54,7 +58,8 @@ which of them the disk has, `past_runs` what earlier runs tell of
 this one, `plan_power` what it could show, `preparing`
 checks a job in full, `reusing` takes what older runs paid for (`reuse_tally` counts it, `reuse_advice` tells of it
 before, `row_explanation` of one row), `stale_rows` tells of rows that the job no longer has, `lane_planning` finds what
-is left to ask, and `pipeline` puts all of them in order."""
+is left to ask, `importing` makes a run of answers made elsewhere (`answer_rows` reads them, `answer_columns` knows what
+stands where, `answer_spool` keeps them off memory), and `pipeline` puts all of them in order."""
 
 ROOF = ("cli", "api", "__main__", "__init__")
 """Words in, exit code out."""
@@ -273,6 +278,7 @@ PLAN: dict[str, tuple[str, ...]] = {
         "defects",
         "explanation",
         "grade_command",
+        "import_command",
         "init_command",
         "job_options",
         "journal_view",

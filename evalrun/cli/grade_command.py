@@ -42,6 +42,8 @@ def command(run: str, *, job: Path | None, reports_dir: Path, as_json: bool) -> 
 
 def _load_own_job(manifest: Mapping[str, Any]) -> LoadedJob:
     """Load the run's job as it is now, with the changes that the run's command line made."""
+    if manifest["job_path"] is None:
+        raise UsageError("the run was imported without a job", hint="name a job with --job FILE")
     path, call = Path(manifest["job_path"]), manifest["call"]
     if not path.exists():
         raise UsageError(f"the run's job file {path} is not there", hint="name a job with --job FILE")

@@ -21,6 +21,7 @@ COMMANDS = {
     "plan": "Show what a run would do: requests, tokens, USD and time. No network.",
     "run": "Run a job: ask, keep, grade, report, gate.",
     "grade": "Grade a run's stored answers again, without asking anew.",
+    "import": "Make a run of answers that were made elsewhere.",
     "report": "Render a run's reports again.",
     "show": "Show a run's samples, failing ones first.",
     "usage": "Tell what runs took: tokens and USD, by model, prompt, day and more.",
@@ -34,7 +35,7 @@ GC_THRESHOLDS = (50_000, 20, 100)
 """When Python looks for cycles of dead objects. Records hold none, and at the usual 700 new objects it looks some three
 times for each request: 3 % of a run's instructions."""
 
-LATER_COMMANDS = ("compare", "gate", "baseline", "import", "doctor")
+LATER_COMMANDS = ("compare", "gate", "baseline", "doctor")
 """Commands that are planned; asking for one is answered as such."""
 
 EXIT_CODES = """\b

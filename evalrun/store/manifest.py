@@ -20,6 +20,9 @@ MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 REGRADING_KEY = "regrading_since"
 """Key of run.json while a new grading replaces the tables: the verdict beside it is not theirs yet."""
 
+IMPORTED_KEY = "imported"
+"""Key of run.json that only a run made of answers from elsewhere has: where they came from."""
+
 _REQUIRED: Mapping[str, type] = {
     "run_id": str,
     "job_name": str,
@@ -84,6 +87,17 @@ def read_manifest(folder: RunFolder) -> dict[str, Any]:
     if problem is not None:
         raise _make_damaged_error(path, problem)
     return dict(manifest)
+
+
+def is_imported(folder: RunFolder) -> bool:
+    """Tell whether a run was made of answers from elsewhere: it has no journal, and nothing was asked or paid.
+
+    One whose run.json cannot be read is taken for a run like any other, whose readers then say what is wrong with it.
+    """
+    try:
+        return IMPORTED_KEY in read_manifest(folder)
+    except StoreError:
+        return False
 
 
 class Extent(NamedTuple):

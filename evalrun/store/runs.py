@@ -13,7 +13,7 @@ from typing import Any
 
 from evalrun.errors import StoreError, UsageError
 from evalrun.store.folder import MANIFEST_NAME, RunFolder, is_run_folder, make_folder_name
-from evalrun.store.manifest import is_finished, read_manifest
+from evalrun.store.manifest import IMPORTED_KEY, is_finished, read_manifest
 
 LATEST = "latest"
 _MAX_LISTED = 8
@@ -74,9 +74,13 @@ def find_unfinished(job_name: str, reports_dir: Path) -> RunFolder | None:
 
 
 def find_finished(job_name: str, reports_dir: Path, *, other_than: RunFolder | None = None) -> RunFolder | None:
-    """Find the newest finished run of a job, other than a certain one; None when there is none."""
+    """Find the newest finished run of a job, other than a certain one; None when there is none.
+
+    One that was imported is passed over: nothing was asked in it, so nothing of it can be taken over.
+    """
     for folder in list_job_folders(job_name, reports_dir):
-        if folder != other_than and _read_entry(folder).is_finished:
+        entry = _read_entry(folder)
+        if folder != other_than and entry.is_finished and IMPORTED_KEY not in (entry.manifest or ()):
             return folder
     return None
 
