@@ -358,6 +358,17 @@ class ToolCallOptions(CommonGraderOptions):
     """Templates inside JSON: arguments that the call must have. Objects may hold more, lists and values are equal."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PythonOptions(CommonGraderOptions):
+    """A function of yours decides: `grade(output, sample)` returns a bool, a score from 0 to 1, or a dict of these."""
+
+    type: Literal["python"]
+    file: Text
+    """File that defines it, relative to the job."""
+    function: Text = "grade"
+    """Its name."""
+
+
 GraderOptions = (
     ExactOptions
     | ContainsOptions
@@ -383,6 +394,7 @@ GraderOptions = (
     | TokensOptions
     | RefusalOptions
     | ToolCallOptions
+    | PythonOptions
 )
 """Any grader a job may name; `type` tells which."""
 
@@ -411,5 +423,6 @@ GRADER_OPTIONS: Mapping[str, type[GraderOptions]] = {
     "tokens": TokensOptions,
     "refusal": RefusalOptions,
     "tool-call": ToolCallOptions,
+    "python": PythonOptions,
 }
 """Options record of each grader type."""

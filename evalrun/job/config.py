@@ -235,7 +235,8 @@ class _Loading:
         return tuple(loaded)
 
     def _load_sample_schema(self, grader: Any, place: str) -> Any:
-        if not isinstance(grader, Mapping) or not isinstance(grader.get("file"), str):
+        is_schema = isinstance(grader, Mapping) and grader.get("type") != "python"
+        if not is_schema or not isinstance(grader.get("file"), str):
             return grader
         schema = load_schema(grader["file"], self._folder, place)
         return {**{key: value for key, value in grader.items() if key != "file"}, "schema": schema}

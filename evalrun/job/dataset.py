@@ -298,6 +298,8 @@ def _check_grader(grader: Any, index: int, where: str, *, is_inline: bool) -> li
 
 def _find_code(grader: Mapping[str, Any]) -> str | None:
     """Return why a dataset file may not hold this grader; None when all of it is literal."""
+    if grader.get("type") == "python":
+        return "runs code"
     if "file" in grader:
         return "names a file"
     if "when" in grader:

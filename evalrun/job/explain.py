@@ -17,7 +17,7 @@ from evalrun.job.scalars import name_value
 Where = Callable[[KeyPath], str]
 
 _GRADER_LISTS: tuple[KeyPath, ...] = (("graders",), ("defaults", "graders"))
-_LATER_GRADERS = frozenset({"python", "judge"})
+_LATER_GRADERS = frozenset({"judge"})
 _OTHER_TOOLS: Mapping[str, str] = {
     "equals": "exact",
     "exact_match": "exact",

@@ -21,6 +21,7 @@ from evalrun.analysis.graders.numeric import grade_numeric
 from evalrun.analysis.graders.overlap import grade_f1, grade_rouge_l, split_rouge_words
 from evalrun.analysis.graders.pattern import grade_regex
 from evalrun.analysis.graders.prepare import Render, Where, find_expected_key, prepare_expected
+from evalrun.analysis.graders.python_place import PythonPlace
 from evalrun.analysis.graders.row_facts import (
     grade_cost,
     grade_finish_reason,
@@ -47,6 +48,7 @@ from evalrun.grader_options import (
     JsonPathOptions,
     JsonSchemaOptions,
     NumericOptions,
+    PythonOptions,
     RougeLOptions,
     StartsWithOptions,
 )
@@ -78,6 +80,12 @@ def _grade_json_path(output: str, expected: Any, options: JsonPathOptions) -> Ma
     return grade_json_path(output, expected, options)
 
 
+def _grade_python(output: str, call: Any, options: PythonOptions) -> Mark:
+    from evalrun.analysis.graders.python_grader import grade_python
+
+    return grade_python(output, call, options)
+
+
 _CHECKS: Mapping[str, Callable[[str, Any, Any], Mark]] = {
     "exact": grade_exact,
     "contains": grade_contains,
@@ -97,6 +105,7 @@ _CHECKS: Mapping[str, Callable[[str, Any, Any], Mark]] = {
     "levenshtein": grade_levenshtein,
     "word-count": grade_word_count,
     "length": grade_length,
+    "python": _grade_python,
 }
 """Checks of a text."""
 
@@ -177,12 +186,13 @@ class Grader:
         return "renders to nothing" if is_blank and not is_meant else None
 
 
-def build_grader(options: GraderOptions, *, where: Where) -> Grader:
+def build_grader(options: GraderOptions, *, where: Where, place: PythonPlace | None = None) -> Grader:
     """Return the grader of the options.
 
     Args:
         options: Validated options; a schema file is already read into `schema_`.
         where: Names places below the grader.
+        place: Where files of python graders lie; None where they may not stand.
 
     Raises:
         AuthorError: A template or expression does not compile, a pattern, path or schema is not valid, or a literal
@@ -194,10 +204,10 @@ def build_grader(options: GraderOptions, *, where: Where) -> Grader:
         message = f"a {options.type} grader does not read the text that `transform` picks from"
         raise ConfigError(message, where=where("transform"), hint="leave it out")
     transform = build_transform(options.transform, where=_below(where, "transform"))
-    render, is_literal = prepare_expected(options, where)
+    render, is_literal, source_digest = _prepare(options, place, where)
     grader = Grader(
         options=options,
-        digest=digest_options(options),
+        digest=digest_options(options, source_digest=source_digest),
         where=where(),
         when=when,
         check=_ROW_CHECKS[options.type] if reads_row else _CHECKS[options.type],
@@ -222,10 +232,27 @@ def _check_literal(grader: Grader, where: str) -> None:
         raise ConfigError(f"`{grader.expected_key}` {fault}", where=where)
 
 
-def digest_options(options: GraderOptions) -> str:
-    """Return 16 hex digits over everything the options say and the version of the checks."""
+def _prepare(options: GraderOptions, place: PythonPlace | None, where: Where) -> tuple[Render, bool, str | None]:
+    """Return what renders the expected value, whether that is always the same, and the digest of the author's code."""
+    if isinstance(options, PythonOptions):
+        from evalrun.analysis.graders.python_grader import load_python
+
+        render, source_digest = load_python(options, place, where)
+        return render, False, source_digest
+    return *prepare_expected(options, where), None
+
+
+def digest_options(options: GraderOptions, *, source_digest: str | None = None) -> str:
+    """Return 16 hex digits over everything the options say and the version of the checks.
+
+    Args:
+        options: The grader's.
+        source_digest: Digest of the code that it runs; None when it runs none but ours.
+    """
     facts = {"v": _VERSIONS.get(options.type, GRADERS_VERSION), **dataclasses.asdict(options)}
     facts = {key: value for key, value in facts.items() if value is not None or key not in _LATER_KEYS}
+    if source_digest is not None:
+        facts["source"] = source_digest
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

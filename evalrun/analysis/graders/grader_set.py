@@ -14,6 +14,7 @@ import orjson
 
 from evalrun.analysis.graders.build import TEMPLATE_MARKS, Grader, build_grader
 from evalrun.analysis.graders.marks import quote_excerpt
+from evalrun.analysis.graders.python_place import PythonPlace
 from evalrun.analysis.graders.stored_options import parse_grader
 from evalrun.errors import AuthorError, ConfigError, GraderFaultError, Problem
 from evalrun.grader_options import GraderOptions
@@ -75,6 +76,7 @@ class GraderSet:
         where: From keys (`"graders", 0, "expected"`) to a place in the job file; default: the keys.
         inline_samples: Samples that stand in the job itself. Their graders may hold templates; those of a dataset
             file are literal, and one with template marks is refused.
+        place: Where files of python graders lie; None refuses such graders.
 
     Raises:
         ConfigError: With every problem found.
@@ -88,10 +90,12 @@ class GraderSet:
         vars_: Mapping[str, Any],
         where: Callable[..., str] | None = None,
         inline_samples: Iterable[Mapping[str, Any]] = (),
+        place: PythonPlace | None = None,
     ) -> None:
         """Compile every grader of the job."""
         self._vars = vars_
         self._where = where or _join_keys
+        self._place = place
         problems: list[Problem] = []
         self._defaults = self._build_all(default_graders, ("defaults", "graders"), problems)
         self._job = self._build_all(job_graders, ("graders",), problems)
@@ -140,7 +144,8 @@ class GraderSet:
         built = []
         for index, options in enumerate(graders):
             try:
-                built.append(build_grader(options, where=_below(self._where, *keys, index)))
+                where = _below(self._where, *keys, index)
+                built.append(build_grader(options, where=where, place=self._place))
             except AuthorError as error:
                 problems.extend(error.problems)
         return tuple(built)
@@ -177,13 +182,15 @@ class GraderSet:
     def _build_own(self, raw: Any, index: int, where: str) -> Grader:
         place = f"{where}: graders[{index}]"
         options = parse_grader(raw, where=place)
-        if _write_canonical(raw) not in self._inline and _has_marks(raw):
+        is_inline = _write_canonical(raw) in self._inline
+        if not is_inline and _has_marks(raw):
             raise ConfigError(
                 "a grader in a dataset takes literal values only, no templates",
                 where=place,
                 hint="write the template into the job's `graders`, with `when` for the samples it is for",
             )
-        return build_grader(options, where=_below(_join_keys, place))
+        # Data never name code to run: only the job does, and it knows its own samples.
+        return build_grader(options, where=_below(_join_keys, place), place=self._place if is_inline else None)
 
     def _line_up(self, own: tuple[Grader, ...]) -> tuple[_Entry, ...]:
         # The job's graders are named first, so that a sample's own never change a name that tables are joined by.
