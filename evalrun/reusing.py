@@ -70,7 +70,7 @@ def find_sources(
     if not references and not earlier:
         references = [_resolve(text, loaded) for text in _list_references(loaded.job.reuse)]
     folders += [_find(reference, settings, loaded, own, notes) for reference in references]
-    if settings.reuse and own in folders:
+    if settings.reuse and own is not None and own in folders:
         hint = "a resume keeps what the run has; leave out --reuse"
         raise UsageError(f"a run cannot reuse itself: {', '.join(settings.reuse)}", hint=hint)
     found = dict.fromkeys(folder for folder in folders if folder not in (None, own))

@@ -256,13 +256,14 @@ def test_job_names_the_runs(tmp_path: Path) -> None:
         assert len(endpoint.requests) == 3
 
 
+@pytest.mark.parametrize(("key", "flags"), [("reuse: latest\n", ()), ("", ("--reuse", "latest"))])
 def test_latest_without_a_finished_run_reuses_nothing_and_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, key: str, flags: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The first run of a job with `reuse: latest` asks everything, and says why."""
+    """The first run of a job that takes over from the `latest` asks everything, and says why."""
     with FakeEndpoint(default=reply_text("yes")) as endpoint:
-        make_job(tmp_path, endpoint, QUESTIONS, "reuse: latest\n")
-        assert run_job(tmp_path) == 0
+        make_job(tmp_path, endpoint, QUESTIONS, key)
+        assert run_job(tmp_path, *flags) == 0
         assert len(endpoint.requests) == 3
     assert "job has no finished run yet, so nothing is reused" in capsys.readouterr().err
 
