@@ -5,6 +5,7 @@ raises, hangs, or returns no verdict leaves the answer ungraded, never wrong.
 """
 
 import ast
+import difflib
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -115,7 +116,9 @@ def _read_source(path: Path, shown: str, where: str) -> str:
             raise ConfigError(f"{shown} is larger than {MAX_SOURCE_BYTES:,} bytes", where=where)
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        hint = f"paths are relative to {path.parent}" if path.parent.is_dir() else None
+        siblings = [item.name for item in path.parent.glob("*.py")]
+        near = difflib.get_close_matches(path.name, siblings, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else "paths are relative to the job"
         raise ConfigError(f"cannot read {shown}: {error.strerror or error}", where=where, hint=hint) from error
     except ValueError as error:
         raise ConfigError(f"{shown} is not UTF-8", where=where) from error
