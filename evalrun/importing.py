@@ -11,7 +11,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -32,7 +32,7 @@ from evalrun.job_graders import make_grader_set
 from evalrun.judging import AskedGate, RowTally, RunResult, judge_and_render, make_asked_gate
 from evalrun.options import PriceOptions, ReportOptions
 from evalrun.prices import NO_PRICES
-from evalrun.records import SCHEMA_VERSION, ErrorCode, Request, Status
+from evalrun.records import SCHEMA_VERSION, ErrorCode, Request, Status, Usage
 from evalrun.store.folder import RunFolder, make_run_id
 from evalrun.store.manifest import IMPORTED_KEY
 from evalrun.store.parquet import BLOCK_ROWS, GradedBlock, write_attempts, write_results
@@ -50,6 +50,7 @@ BLOCK_BYTES = 16 * 1024 * 1024
 """About what the texts of the rows that are made at once may take."""
 
 _NO_OUTPUT = "the imported file holds no output here"
+_USAGE_NAMES = tuple(field.name for field in fields(Usage) if field.name != "reported_cost_usd")
 _FILTERED = "content_filter"
 _TRUNCATED = "length"
 
@@ -137,7 +138,7 @@ class _Costing:
         status, output = self._find_status(answer)
         price = self._find_price(answer)
         cost = compute_cost(answer.usage, price, service_tier=BATCH_TIER if self._settings.is_batch else None)
-        usage = {key: value for key, value in asdict(answer.usage).items() if key != "reported_cost_usd"}
+        usage = {name: getattr(answer.usage, name) for name in _USAGE_NAMES}
         record: dict[str, Any] = {
             "status": status.value,
             "attempts": 0,

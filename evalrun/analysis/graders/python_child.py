@@ -8,6 +8,7 @@ what was standard output; what the author's code prints goes nowhere.
 import json
 import math
 import os
+import resource
 import signal
 import struct
 import sys
@@ -79,8 +80,6 @@ def _load(request: Mapping[str, Any], space: dict[str, Any]) -> None:
 
 
 def _limit_memory(n_bytes: int) -> None:
-    import resource
-
     resource.setrlimit(resource.RLIMIT_AS, (n_bytes, n_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
