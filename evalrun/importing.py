@@ -22,7 +22,7 @@ from evalrun.analysis.graders.grader_set import GraderSet
 from evalrun.answer_columns import Answer, AnswerColumns
 from evalrun.answer_rows import AnswerFile, ImportedAnswer
 from evalrun.closing import describe_job, make_table_facts
-from evalrun.cost import compute_cost
+from evalrun.cost import Cost, compute_cost
 from evalrun.errors import ConfigError, DatasetError, Problem, StoreError, UsageError
 from evalrun.job.bodies import make_row_id
 from evalrun.job.canonical import encode_json, make_digest
@@ -30,7 +30,7 @@ from evalrun.job.checks import is_folder_name
 from evalrun.job.config import LoadedJob
 from evalrun.job_graders import make_grader_set
 from evalrun.judging import AskedGate, RowTally, RunResult, judge_and_render, make_asked_gate
-from evalrun.options import PriceOptions, ReportOptions
+from evalrun.options import ReportOptions
 from evalrun.prices import NO_PRICES
 from evalrun.records import SCHEMA_VERSION, ErrorCode, Request, Status, Usage
 from evalrun.store.folder import RunFolder, make_run_id
@@ -136,8 +136,7 @@ class _Costing:
             DatasetError: It has no output, and nothing says what that means.
         """
         status, output = self._find_status(answer)
-        price = self._find_price(answer)
-        cost = compute_cost(answer.usage, price, service_tier=BATCH_TIER if self._settings.is_batch else None)
+        cost = self._compute_cost(answer)
         usage = {name: getattr(answer.usage, name) for name in _USAGE_NAMES}
         record: dict[str, Any] = {
             "status": status.value,
@@ -170,16 +169,18 @@ class _Costing:
             return Status.EMPTY, ""
         return (Status.TRUNCATED if answer.finish_reason == _TRUNCATED else Status.OK), output
 
-    def _find_price(self, answer: Answer) -> PriceOptions | None:
-        usage = answer.usage
-        if usage.reported_cost_usd is not None or self._loaded is None:
-            return None
-        price = self._loaded.prices.get(answer.model, NO_PRICES).find(self._now)
+    def _compute_cost(self, answer: Answer) -> Cost:
+        """Return what an answer cost; note the models whose price does not tell."""
+        if answer.usage.reported_cost_usd is not None or self._loaded is None:
+            return compute_cost(answer.usage, None)
+        prices = self._loaded.prices.get(answer.model, NO_PRICES)
+        price = prices.find(self._now)
         if price is None:
             self._unpriced.setdefault(answer.model)
-        elif self._settings.is_batch and BATCH_TIER not in price.multipliers:
+        elif self._settings.is_batch and price.multipliers.get(BATCH_TIER) is None:
             self._without_batch.setdefault(answer.model)
-        return price
+        tier = BATCH_TIER if self._settings.is_batch else None
+        return compute_cost(answer.usage, price, service_tier=tier, source=prices.source)
 
     def check(self) -> None:
         """Refuse a batch of models whose price does not tell what a batch costs.
