@@ -41,9 +41,9 @@ def test_row_gets_its_verdict(columns: Mapping[str, Any], keys: Mapping[str, Any
 
 
 def test_table_covers_every_type() -> None:
-    """No grader goes without cases, and there are 250 in all."""
+    """No grader goes without cases, and there are 250 in all; code of the author's is in `test_python_grader`."""
     kinds = {case[1]["type"] for _, case in CASES} | {keys["type"] for _, keys, _ in ROW_VERDICTS}
-    assert kinds == set(GRADER_OPTIONS)
+    assert kinds == set(GRADER_OPTIONS) - {"python"}
     assert len(CASES) + len(ROW_VERDICTS) >= 250
 
 
