@@ -6,7 +6,7 @@ that an older run has paid for are settled on the way, so that the plan is gone 
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from evalrun.dispatch.dispatcher import LaneWork
@@ -17,10 +17,11 @@ from evalrun.options import ModelOptions
 from evalrun.preparing import Prepared
 from evalrun.records import Request
 from evalrun.resuming import is_settled
-from evalrun.reusing import TakeOver, read_prior
+from evalrun.reusing import TakeOver
 from evalrun.stale_rows import describe_stale
 from evalrun.store.folder import RunFolder
 from evalrun.store.journal_index import JournalIndex
+from evalrun.store.prior_attempts import add_prior
 
 PROGRESS_EVERY = 500
 """Rows between two calls of `on_row`."""
@@ -132,13 +133,7 @@ def _add_prior(requests: Iterator[Request], prepared: Prepared, index: JournalIn
             yield request
         # Looked at once more: were a file changed since the survey, its rows would stand elsewhere in the plan.
         elif not is_settled(entry, request, retry_all_errors=prepared.settings.retry_all_errors):
-            prior = read_prior(index, request, entry)
-            yield replace(
-                request,
-                prior_attempts=prior.attempts,
-                prior_billed_usd=prior.billed_usd,
-                is_prior_estimated=prior.is_estimated,
-            )
+            yield add_prior(request, index, entry)
 
 
 def note_warnings(prepared: Prepared) -> list[str]:

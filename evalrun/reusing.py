@@ -11,17 +11,18 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from evalrun.errors import StoreError, UsageError
 from evalrun.job.config import LoadedJob
 from evalrun.job.plan import Plan
-from evalrun.records import FINISHED, Attempt, CostSource, ErrorCode, Outcome, Request, Usage
+from evalrun.records import Attempt, CostSource, ErrorCode, Outcome, Request, Usage
 from evalrun.resuming import RunSettings
 from evalrun.store.folder import RunFolder, is_run_folder
 from evalrun.store.journal import Journal
 from evalrun.store.journal_index import Entry, InDoubt, JournalIndex
 from evalrun.store.manifest import is_imported
+from evalrun.store.prior_attempts import read_prior
 from evalrun.store.reuse import StoredOutcomes
 from evalrun.store.runs import LATEST, find_finished, find_run, list_job_folders
 
@@ -139,29 +140,6 @@ def open_stored(sources: ReuseSources, own: RunFolder | None = None) -> StoredOu
                 raise UsageError(problem, hint="name another run, or leave it out") from error
             stored.notes.append(f"warning: {problem}; what was taken stays")
     return stored
-
-
-class Prior(NamedTuple):
-    """What earlier calls of the run did for a row."""
-
-    attempts: int
-    billed_usd: Decimal | None
-    """What those cost; None when unknown."""
-    is_estimated: bool = False
-    """Whether an estimate is part of that."""
-
-
-def read_prior(index: JournalIndex, request: Request, entry: Entry | None) -> Prior:
-    """Return the attempts that earlier calls of the run made for a row, and what they cost."""
-    if entry is None:
-        return Prior(0, Decimal(0))
-    if entry.status not in FINISHED:
-        return Prior(entry.attempts, entry.billed_usd, entry.is_billed_estimated)
-    outcome = index.read_outcome(request.row_id, with_attempt=False)
-    until_then = outcome.billed_usd if outcome is not None else None
-    since = index.find_later_cost(request.row_id)
-    billed_usd = None if until_then is None or since is None else until_then + since
-    return Prior(entry.attempts, billed_usd, entry.is_billed_estimated)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -317,7 +295,7 @@ class TakeOver:
         if doubt is not None:
             # It is not sent once more, so that nothing else would tell of it; a budget has to count it.
             self._journal.append(_make_lost_attempt(doubt))
-        prior = read_prior(self._index, request, entry)
+        prior = read_prior(self._index, request.row_id, entry)
         self._journal.append(
             replace(
                 outcome,

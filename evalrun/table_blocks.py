@@ -13,6 +13,7 @@ from evalrun.records import Sample
 from evalrun.store.folder import RunFolder
 from evalrun.store.journal_index import JournalIndex
 from evalrun.store.parquet import Columns, GradedBlock, scan_frames, split_rows
+from evalrun.store.prior_attempts import add_prior
 from evalrun.store.record_columns import (
     PlannedRow,
     build_attempt_columns,
@@ -43,7 +44,10 @@ def make_result_blocks(
             rows = []
             for row, _ in chunk:
                 request = row.request
-                done = records.get(request.row_id) or make_pending(request, pending_codes[request.model])
+                done = records.get(request.row_id)
+                if done is None:  # Not asked, or something else: what that took is told all the same.
+                    asked = add_prior(request, index, index.get(request.row_id))
+                    done = make_pending(asked, pending_codes[request.model])
                 rows.append(row._replace(done=done))
             yield grade_block(build_result_columns(rows, run_id=folder.run_id), graders)
 

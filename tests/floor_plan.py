@@ -171,6 +171,7 @@ PLAN: dict[str, tuple[str, ...]] = {
         "packers",
         "parquet",
         "picked_rows",
+        "prior_attempts",
         "record_columns",
         "record_reader",
         "reuse",

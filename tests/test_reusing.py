@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from evalrun.records import Attempt, Outcome, Started
-from evalrun.reusing import read_prior
 from evalrun.store.journal import Journal, scan_journal
+from evalrun.store.prior_attempts import read_prior
 from tests.store.fake_records import (
     make_error,
     make_failed_attempt,
@@ -49,9 +49,9 @@ def test_prior_cost_counts_what_followed_the_newest_outcome(
         with Journal(folder, durability="process", index=live) as journal:
             for record in records:
                 journal.append(record)
-        known.append(read_prior(live, EDITED, live.get(EDITED.row_id)))
+        known.append(read_prior(live, EDITED.row_id, live.get(EDITED.row_id)))
     with scan_journal(folder) as scanned:
-        known.append(read_prior(scanned, EDITED, scanned.get(EDITED.row_id)))
+        known.append(read_prior(scanned, EDITED.row_id, scanned.get(EDITED.row_id)))
     assert known == [(*prior, False)] * 2
 
 
@@ -65,4 +65,4 @@ def test_prior_cost_that_holds_an_estimate_is_known_for_one(tmp_path: Path) -> N
             Journal(folder, durability="process", index=index) as journal,
         ):
             journal.append(record)
-            assert read_prior(index, EDITED, index.get(EDITED.row_id)) == (1, CENT, True)
+            assert read_prior(index, EDITED.row_id, index.get(EDITED.row_id)) == (1, CENT, True)

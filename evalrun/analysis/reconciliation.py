@@ -12,7 +12,6 @@ from typing import Any
 import polars as pl
 
 from evalrun.analysis.account import ROW, AccountTables, name_rows, read_usd
-from evalrun.records import Status
 
 _NOTHING = Decimal(0)
 _QUANTUM_USD = 1e-12
@@ -22,7 +21,7 @@ _FLOAT_STEP = 2e-15
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconciliation:
-    """Both sides of a run's money. rows_usd + gone_usd + partly_usd + edited_usd = attempts_usd, but for `off_usd`."""
+    """Both sides of a run's money. rows_usd + gone_usd + partly_usd = attempts_usd, but for `off_usd`."""
 
     rows_usd: Decimal
     """Sum of `billed_usd` over the rows, judges included, as far as it is known."""
@@ -38,10 +37,6 @@ class Reconciliation:
     """What attempts of rows took that the job no longer has."""
     n_gone: int
     """Such attempts."""
-    edited_usd: Decimal
-    """What attempts of rows took that were edited since, and not asked again yet."""
-    n_edited: int
-    """Such rows."""
     off_usd: Decimal
     """By how much the rows that contradict their attempts say more than these."""
     n_off: int
@@ -51,14 +46,7 @@ class Reconciliation:
 def reconcile(run: AccountTables) -> Reconciliation:
     """Return both sides of a run's money, row by row."""
     tables = [run.results] if run.judge is None else [run.results, run.judge]
-    rows = pl.concat(
-        [
-            name_rows(
-                table, read_usd("billed_usd"), (pl.col("status") == Status.PENDING).alias("is_pending"), "attempts"
-            )
-            for table in tables
-        ]
-    )
+    rows = pl.concat([name_rows(table, read_usd("billed_usd")) for table in tables])
     cost = pl.col("cost_usd")
     attempts = (
         name_rows(run.attempts, read_usd("cost_usd"))
@@ -80,17 +68,14 @@ def add_sides(runs: Iterable[Reconciliation]) -> Reconciliation:
 def _compare_rows() -> list[pl.Expr]:
     billed, usd = pl.col("billed_usd"), pl.col("usd").fill_null(_NOTHING)
     n, n_unknown = pl.col("n").fill_null(0), pl.col("n_unknown").fill_null(0)
-    is_edited = pl.col("is_pending") & (pl.col("attempts") == 0) & (n > 0)
     difference = billed.cast(pl.Float64) - usd.cast(pl.Float64)
     allowed = _QUANTUM_USD * (n + 1) + _FLOAT_STEP * usd.cast(pl.Float64)
-    is_off = billed.is_not_null() & ~is_edited & ((difference.abs() > allowed) | (n_unknown > 0))
+    is_off = billed.is_not_null() & ((difference.abs() > allowed) | (n_unknown > 0))
     is_unknown = billed.is_null()
     return [
         billed.sum().alias("rows_usd"),
         is_unknown.sum().alias("n_rows_unknown"),
         pl.when(is_unknown).then(usd).sum().alias("partly_usd"),
-        pl.when(is_edited).then(usd).sum().alias("edited_usd"),
-        is_edited.sum().alias("n_edited"),
         pl.when(is_off).then(billed - usd).sum().alias("off_usd"),
         is_off.sum().alias("n_off"),
         usd.sum().alias("usd"),

@@ -174,7 +174,6 @@ def _describe_checks(account: "Account") -> list[str]:
     parts = [f"rows {format_usd(float(sums.rows_usd))}"]
     for usd, n, what, why in (
         (sums.gone_usd, sums.n_gone, "attempt", "for rows that the job no longer has"),
-        (sums.edited_usd, sums.n_edited, "row", "edited since and not asked again"),
         (sums.partly_usd, sums.n_rows_unknown, "row", "known in part"),
     ):
         if usd:
@@ -281,8 +280,6 @@ def _describe_run(check: "RunCheck") -> dict[str, Any]:
         "summary_usd": check.summary_usd,
         "gone_usd": float(sums.gone_usd),
         "gone_attempts": sums.n_gone,
-        "edited_usd": float(sums.edited_usd),
-        "edited_rows": sums.n_edited,
         "partly_known_usd": float(sums.partly_usd),
         "rows_unknown": sums.n_rows_unknown,
         "attempts_unknown": sums.n_attempts_unknown,

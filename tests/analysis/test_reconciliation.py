@@ -8,7 +8,7 @@ import pytest
 
 from evalrun.analysis.account import AccountTables
 from evalrun.analysis.reconciliation import Reconciliation, add_sides, reconcile
-from tests.analysis.arms import make_failed, make_result
+from tests.analysis.arms import make_result
 from tests.analysis.test_account import Book, make_failure, make_try
 
 NOTHING = Reconciliation(
@@ -19,8 +19,6 @@ NOTHING = Reconciliation(
     n_attempts_unknown=0,
     gone_usd=Decimal(0),
     n_gone=0,
-    edited_usd=Decimal(0),
-    n_edited=0,
     off_usd=Decimal(0),
     n_off=0,
 )
@@ -68,15 +66,6 @@ def test_row_of_unknown_sum_is_known_in_part() -> None:
     half = Decimal("0.5")
     wanted = replace(NOTHING, attempts_usd=half, partly_usd=half, n_rows_unknown=1, n_attempts_unknown=1)
     assert reconcile(book.close()) == wanted
-
-
-def test_edited_row_that_waits_is_the_difference() -> None:
-    """A pending row that was asked something else before took money that it does not tell of."""
-    book = Book()
-    book.add(make_failed("m", 1, "pending", "budget"))
-    book.results[0]["billed_usd"] = 0.0
-    found = reconcile(add_attempt(book, book.results[0]["row_id"], 0.5))
-    assert found == replace(NOTHING, attempts_usd=Decimal("0.5"), edited_usd=Decimal("0.5"), n_edited=1)
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_summary_and_reports_hold_the_same_sums(edited: Path) -> None:
 
 
 def test_edited_row_that_waits_for_a_budget_is_told(tmp_path: Path, capsys: Capture) -> None:
-    """What its older question took is in the attempts alone until it is asked again: that is no contradiction."""
+    """What its older question took stands at the row until it is asked again."""
     with FakeEndpoint(default=reply_text("yes")) as endpoint:
         make_job(tmp_path, endpoint, {"a": "one?", "b": "two?"})
         assert run_job(tmp_path) == 0
@@ -111,7 +111,9 @@ def test_edited_row_that_waits_for_a_budget_is_told(tmp_path: Path, capsys: Capt
     capsys.readouterr()
     ask_usage(tmp_path, str(run))
     shown = capsys.readouterr().out
-    assert "billed: rows $0.0300 + $0.0150 of 1 row edited since and not asked again = attempts $0.0450" in shown
+    assert "billed: rows $0.0450 = attempts $0.0450 = summary $0.0450" in shown
+    rows = pl.read_parquet(run / "results.parquet", columns=["status", "attempts", "billed_usd"])
+    assert rows.filter(status="pending").rows() == [("pending", 1, pytest.approx(0.015))]
 
 
 def test_reused_run_is_billed_nothing(tmp_path: Path, capsys: Capture) -> None:
