@@ -4,6 +4,7 @@ Results go to stdout, progress and messages to stderr. Text from models, dataset
 """
 
 import io
+import math
 import os
 import re
 import select
@@ -22,6 +23,9 @@ _GAP = 3
 
 _PIECE_CHARS = 1000
 """At most 4 KiB in UTF-8."""
+
+_MAX_USD_DIGITS = 8
+"""Decimals of the smallest sums that are written out."""
 
 _MAX_WAIT_S = 1.0
 """How long messages wait for a reader that sleeps, once in the life of a process."""
@@ -225,11 +229,12 @@ def count_noun(count: int, noun: str) -> str:
 
 
 def format_usd(value: float | None) -> str:
-    """Return USD with as many digits as tell something; `unknown` for None."""
+    """Return USD with as many digits as tell something: two at least of small sums; `unknown` for None."""
     if value is None:
         return "unknown"
-    if 0 < value < 0.00005:
-        return "<$0.0001"
+    if 0 < value < 0.001:
+        n_digits = math.ceil(-math.log10(value)) + 1
+        return f"${value:.{n_digits}f}" if n_digits <= _MAX_USD_DIGITS else "<$0.0000001"
     return f"${value:,.2f}" if value >= 100 else f"${value:.4f}"
 
 

@@ -69,4 +69,5 @@ def test_table_drops_whole_columns_and_cuts_no_figure(width: int, headings: list
 
 def test_small_cost_is_not_shown_as_zero() -> None:
     """A cost that rounds to nothing is said to be small; zero is zero."""
-    assert (format_usd(0.00001), format_usd(0.0), format_usd(0.0079)) == ("<$0.0001", "$0.0000", "$0.0079")
+    assert (format_usd(0.0), format_usd(0.0079), format_usd(120.0)) == ("$0.0000", "$0.0079", "$120.00")
+    assert (format_usd(0.000364), format_usd(0.00001), format_usd(3e-8)) == ("$0.00036", "$0.000010", "<$0.0000001")

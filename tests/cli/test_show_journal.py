@@ -69,7 +69,7 @@ def test_journal_of_a_killed_run_is_told_line_by_line(killed: Path, capsys: Capt
     )
     assert lines[4].split(" ", 1)[0] == "000001:5"
     assert lines[4].endswith("attempt 1: overloaded (503) try again · 10 ms")
-    assert lines[5].endswith("· ok · 1 attempt · 250 ms · <$0.0001")
+    assert lines[5].endswith("· ok · 1 attempt · 250 ms · $0.000045")
     assert lines[16].endswith("· truncated · 2 attempts · 250 ms · cost unknown")
     assert lines[19].endswith("· ok · taken from 20261121-120000-000009 · $0.0000")
     assert lines[-1] == (
