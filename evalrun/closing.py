@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from evalrun import __version__
-from evalrun.analysis.graders.grader_set import GraderSet
+from evalrun.analysis.graders.grader_set import FindReply, GraderSet, no_reply
 from evalrun.analysis.observed import add_up_attempts
 from evalrun.errors import Problem, PromptError, StoreError, UsageError
 from evalrun.job.config import LoadedJob
 from evalrun.job.estimate import PlanTotals, sum_completion_tokens, sum_prompt_tokens
 from evalrun.job.plan import Plan
 from evalrun.job_graders import make_grader_set
+from evalrun.judge_rows import JudgeRows
+from evalrun.judge_tables import StoredJudgements, write_judge_rows
 from evalrun.judging import (
     AskedGate,
     RowTally,
@@ -48,7 +50,13 @@ from evalrun.store.folder import RunFolder
 from evalrun.store.journal_index import JournalIndex
 from evalrun.store.manifest import REGRADING_KEY, read_manifest, write_manifest
 from evalrun.store.parquet import make_graded_blocks, scan_rows, scan_table, write_attempts, write_results
-from evalrun.table_blocks import make_attempt_blocks, make_regraded_blocks, make_result_blocks
+from evalrun.table_blocks import (
+    make_attempt_blocks,
+    make_regraded_blocks,
+    make_result_blocks,
+    scan_planned_rows,
+    scan_stored_rows,
+)
 
 MAX_GRADER_PROBLEMS = 20
 """Most problems of graders that are listed at once."""
@@ -61,9 +69,11 @@ def close_run(  # noqa: PLR0913 - the end of a run needs all that its beginning 
     loaded: LoadedJob,
     plan: Plan,
     graders: GraderSet,
+    judges: JudgeRows,
     totals: PlanTotals,
     asked: PlanTotals,
     lanes: Mapping[tuple[str, str], LaneProgress],
+    judge_codes: Mapping[str, str],
     lane_facts: Mapping[str, Any],
     budget: Mapping[str, Any] | None,
     stale: Mapping[str, Any] | None,
@@ -80,10 +90,12 @@ def close_run(  # noqa: PLR0913 - the end of a run needs all that its beginning 
         loaded: The job as it is now.
         plan: Its rows in order.
         graders: Its graders, compiled.
+        judges: Its judges.
         totals: What the check before the first request found.
         asked: The same for the rows that were left to ask in this call.
         lanes: By endpoint and wire model: the lanes as dispatch left them.
-        lane_facts: What run.json tells of them, in this call (`lanes`) and before it (`earlier_calls`).
+        judge_codes: By judge, why a request that has no outcome was not sent.
+        lane_facts: What run.json tells of the lanes, in this call (`lanes`) and before it (`earlier_calls`).
         budget: Where the run's budget stands, and what ended it (`ended_by`); None when it has none.
         stale: What run.json tells of rows that the job no longer has; None when there are none.
         call: What the call narrowed or changed, for run.json.
@@ -100,11 +112,15 @@ def close_run(  # noqa: PLR0913 - the end of a run needs all that its beginning 
     codes = {
         model.name: _name_pending_code(lanes[str(model.endpoint), model.wire_model], budget) for model in plan.models
     }
-    is_simulated = any(loaded.job.endpoints[str(model.endpoint)].simulator is not None for model in plan.models)
+    models = (*plan.models, *judges.models)
+    is_simulated = any(loaded.job.endpoints[str(model.endpoint)].simulator is not None for model in models)
     gate = make_asked_gate(loaded.job, is_wanted=is_gate_wanted)
     facts = make_table_facts(folder, digests, gate, is_simulated=is_simulated)
     tally = RowTally()
-    write_results(folder, tally.count(make_result_blocks(folder, plan, index, graders, codes)), facts)
+    rows = scan_planned_rows(folder, plan, index)
+    stored = StoredJudgements(judges=judges, index=index, codes=judge_codes, first_index=totals.n_rows)
+    judged, find_reply = write_judge_rows(folder, stored, rows, facts)
+    write_results(folder, tally.count(make_result_blocks(folder, plan, index, graders, codes, find_reply)), facts)
     write_attempts(folder, make_attempt_blocks(folder), facts)
     manifest = {
         **describe_job(folder, loaded, digests),
@@ -116,6 +132,7 @@ def close_run(  # noqa: PLR0913 - the end of a run needs all that its beginning 
         "in_doubt": len(index.in_doubt),
         "asked_again_after_doubt": index.n_asked_again,
         **tally.describe(),
+        "judge": judged,
         "finished_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "wall_s": round(wall_s, 3),
         "estimate": _describe_estimate(folder, totals, asked, index.sessions[-1]["started_at"]),
@@ -128,12 +145,20 @@ def close_run(  # noqa: PLR0913 - the end of a run needs all that its beginning 
     return judge_and_render(folder, manifest, gate=gate, interrupted_exit_code=interrupted_exit_code)
 
 
-def regrade(folder: RunFolder, loaded: LoadedJob) -> RunResult:
+def regrade(
+    folder: RunFolder,
+    loaded: LoadedJob,
+    judged: StoredJudgements | None = None,
+    *,
+    interrupted_exit_code: int | None = None,
+) -> RunResult:
     """Grade a run's stored outcomes again, and make everything that follows from grades anew.
 
     Args:
         folder: A run with results.parquet, locked by the caller.
         loaded: The job whose graders and gate are applied.
+        judged: What its judges said; None when it has none.
+        interrupted_exit_code: 130 or 143 when a signal ended the asking of judges; None otherwise.
 
     Raises:
         PromptError: A grader does not fit a stored sample; the old grades are as they were.
@@ -141,19 +166,32 @@ def regrade(folder: RunFolder, loaded: LoadedJob) -> RunResult:
     """
     manifest = read_manifest(folder)
     graders = make_grader_set(loaded)
-    _check_graders(folder, loaded, graders)
+    check_graders(folder, loaded, graders)
     digests = {**manifest["digests"], "graders": graders.digest}
     gate, tally, now = make_asked_gate(loaded.job, is_wanted=True), RowTally(), datetime.now(UTC)
     # From here until run.json is written again the verdict in it is not that of the tables: say so first.
     write_manifest(folder, {**manifest, REGRADING_KEY: now.isoformat(timespec="milliseconds")})
     facts = make_table_facts(folder, digests, gate, is_simulated=manifest["is_simulated"])
-    write_results(folder, tally.count(make_regraded_blocks(folder, graders)), facts)
-    manifest = {**manifest, "digests": digests, "graded_at": now.isoformat(timespec="milliseconds"), **tally.describe()}
+    told: dict[str, Any] = {}
+    find_reply: FindReply = no_reply
+    if judged is not None:
+        told["judge"], find_reply = write_judge_rows(folder, judged, scan_stored_rows(folder), facts)
+        told["journal_records"] = judged.index.n_records
+        told["n_calls"] = len(judged.index.sessions)
+        write_attempts(folder, make_attempt_blocks(folder), facts)
+    write_results(folder, tally.count(make_regraded_blocks(folder, graders, find_reply)), facts)
+    manifest = {
+        **manifest,
+        "digests": digests,
+        "graded_at": now.isoformat(timespec="milliseconds"),
+        **tally.describe(),
+        **told,
+    }
     manifest.pop(REGRADING_KEY, None)
-    return judge_and_render(folder, manifest, gate=gate)
+    return judge_and_render(folder, manifest, gate=gate, interrupted_exit_code=interrupted_exit_code)
 
 
-def _check_graders(folder: RunFolder, loaded: LoadedJob, graders: GraderSet) -> None:
+def check_graders(folder: RunFolder, loaded: LoadedJob, graders: GraderSet) -> None:
     """Try every grader on every stored sample, as `validate` does, before old grades are replaced."""
     problems: dict[str, Problem] = {}
     n_graders, last_id = len(loaded.job.graders) + len(loaded.job.defaults.graders), None

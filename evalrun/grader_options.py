@@ -5,7 +5,7 @@ Jinja templates over the sample when they stand in a job, and literal text when 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Le, MinLen
@@ -369,6 +369,32 @@ class PythonOptions(CommonGraderOptions):
     """Its name."""
 
 
+Score = Annotated[float, Ge(0), Le(1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeOptions(CommonGraderOptions):
+    """A model reads the output and judges it by a rubric (docs/judge.md); each vote is a request of its own."""
+
+    type: Literal["judge"]
+    model: Text
+    """Name of a model of the job; with `role: judge` it is asked nothing else."""
+    rubric: Text
+    """Template. What to judge by; the output itself is shown to the judge as data, never through a template."""
+    reference: Text | None = None
+    """Template. A reference answer to hold the output against; default: none."""
+    choices: Annotated[Mapping[Text, Score], MinLen(2)] | None = None
+    """Labels to choose from and their scores, e.g. {good: 1, fair: 0.5, bad: 0}; default: a score of 0, 0.25, 0.5, 0.75
+    or 1."""
+    votes: Annotated[int, Ge(1), Le(99)] = 1
+    """How often the judge is asked about each output: the score is the mean, the majority decides; best an odd
+    number."""
+    structured: Literal["auto", True, False] = "auto"
+    """Whether the reply is held to a JSON Schema (`response_format`); auto: wherever the endpoint takes it."""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters of the judge's requests, put over the model's own."""
+
+
 GraderOptions = (
     ExactOptions
     | ContainsOptions
@@ -395,6 +421,7 @@ GraderOptions = (
     | RefusalOptions
     | ToolCallOptions
     | PythonOptions
+    | JudgeOptions
 )
 """Any grader a job may name; `type` tells which."""
 
@@ -424,5 +451,6 @@ GRADER_OPTIONS: Mapping[str, type[GraderOptions]] = {
     "refusal": RefusalOptions,
     "tool-call": ToolCallOptions,
     "python": PythonOptions,
+    "judge": JudgeOptions,
 }
 """Options record of each grader type."""

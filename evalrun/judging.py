@@ -27,7 +27,7 @@ from evalrun.reuse_tally import ReuseTally, leave_out_reused
 from evalrun.run_accounts import summarize_run
 from evalrun.run_tables import RunTables
 from evalrun.store.folder import RunFolder, write_atomically
-from evalrun.store.manifest import write_manifest
+from evalrun.store.manifest import count_pending_judgements, write_manifest
 from evalrun.store.parquet import GradedBlock, scan_table
 from evalrun.store.picked_rows import has_hard_grades
 from evalrun.store.tables import PERMANENT
@@ -154,6 +154,7 @@ def judge(
         summary,
         gate.rules if gate.is_wanted else None,
         has_hard_graders=gate.is_wanted and (gate.has_hard_graders or _has_hard_grades(tables)),
+        n_judge_pending=count_pending_judgements(manifest),
     )
     exit_code = interrupted_exit_code if interrupted_exit_code is not None else verdict.exit_code
     judged = {

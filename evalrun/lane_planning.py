@@ -82,6 +82,10 @@ def survey_rows(
         entry = index.get(request.row_id)
         if entry is not None:
             is_planned[entry.number] = True
+        for row_id in prepared.judges.list_row_ids(request.sample, request.row_id):
+            judged = index.get(row_id)
+            if judged is not None:
+                is_planned[judged.number] = True
         is_left = not is_settled(
             entry, request, retry_all_errors=prepared.settings.retry_all_errors
         ) and not taking.settle(request, entry)

@@ -137,6 +137,8 @@ class ProfileOptions(_Options):
     """Other tiers, and the share of the requests that is served at each: {flex: 0.2, priority: 0.1}."""
     limits: SimulatedLimits = field(default_factory=SimulatedLimits)
     """Rate limits and quota."""
+    broken_json: Ratio = 0.0
+    """Chance that a reply that was asked to be JSON ends in the middle of it, as if that were its end."""
     quirks: Mapping[Text, Ratio] = field(default_factory=dict)
     """Misbehaviour by id (`evalrun simulate --list-quirks`) and the share of attempts it befalls: {Q09: 0.1}."""
 
@@ -298,6 +300,8 @@ class ModelOptions(_Options):
     """Id on the wire; default: the name."""
     params: Mapping[str, Any] = field(default_factory=dict)
     """Any chat-completions parameter, passed through."""
+    role: Literal["candidate", "judge"] = "candidate"
+    """A judge answers judge graders only and is never asked the samples; a candidate may judge as well."""
     price: PriceOptions | Annotated[tuple[PriceOptions, ...], MinLen(1)] | None = None
     """What it costs, or a list of such with their `valid_from`; default: as `prices` says, else unknown, and said."""
     requests_per_minute: PerMinute | None = None

@@ -16,6 +16,9 @@ from evalrun.job.estimate import PlanTotals
 from evalrun.job.plan import Plan
 from evalrun.job.ranges import History
 from evalrun.job_graders import make_grader_set
+from evalrun.judge_load import JudgeLoad
+from evalrun.judge_rows import JudgeRows
+from evalrun.options import ModelOptions
 from evalrun.past_runs import load_history
 from evalrun.resuming import RunSettings, load_for
 from evalrun.store.folder import RunFolder
@@ -29,10 +32,17 @@ class Prepared:
     loaded: LoadedJob
     plan: Plan
     graders: GraderSet
+    judges: JudgeRows
     totals: PlanTotals
+    judge_load: JudgeLoad
+    """What the judges would be asked."""
     environ: Mapping[str, str]
     history: History | None = None
     """What an earlier run of the job saw; None when none can tell."""
+
+    def list_models(self) -> list[ModelOptions]:
+        """Return the models that are asked, candidates and judges, each once."""
+        return list({model.name: model for model in (*self.plan.models, *self.judges.models)}.values())
 
 
 def _ignore_count(n_checked: int) -> None:
@@ -54,7 +64,13 @@ def prepare(settings: RunSettings, *, on_checked: Callable[[int], None] = _ignor
     plan = Plan(loaded, settings.selection)
     graders = make_grader_set(loaded)
     history = load_history(loaded, settings.reports_dir)
-    totals = plan.check(check_sample=graders.check_sample, on_progress=on_checked, history=history)
+    judges = JudgeRows(loaded, graders)
+    judge_load = JudgeLoad(loaded, plan, graders, judges)
+    totals = plan.check(
+        check_sample=judge_load.check_sample if judges else graders.check_sample,
+        on_progress=on_checked,
+        history=history,
+    )
     plan.require_unchanged()  # What changed meanwhile was seen in part only.
     # What the rows gave cause to warn of is shown wherever the job's own warnings are.
     loaded = replace(loaded, warnings=(*loaded.warnings, *totals.warnings))
@@ -63,7 +79,9 @@ def prepare(settings: RunSettings, *, on_checked: Callable[[int], None] = _ignor
         loaded=loaded,
         plan=plan,
         graders=graders,
+        judges=judges,
         totals=totals,
+        judge_load=judge_load,
         environ=environ,
         history=history,
     )

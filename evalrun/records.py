@@ -357,6 +357,8 @@ class Grade:
     reason: str
     error_code: str | None = None
     """`grader_error`, `grader_timeout`, `judge_failed`, `judge_unreadable`; None when it decided."""
+    judge_row_ids: str | None = None
+    """row_ids of the judge's requests, JSON list; None when no judge was asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

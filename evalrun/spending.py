@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
 from evalrun.dispatch.budget import Reservation, RunBudget, Spent, lean, make_reservation
 from evalrun.dispatch.till import find_spent
@@ -16,13 +16,25 @@ from evalrun.dispatch.token_guess import TokenGuess
 from evalrun.errors import Problem
 from evalrun.job.config import LoadedJob
 from evalrun.job.estimate import PlanTotals
-from evalrun.job.plan import Plan
 from evalrun.options import BudgetOptions, ModelOptions
 from evalrun.prices import NO_PRICES, PriceBook, list_unpriced
 from evalrun.records import Request, UsageSource
 from evalrun.store.journal_index import JournalIndex
 
 _UNKNOWN = Spent(None, None)
+
+
+class Asks(Protocol):
+    """What a run asks: its plan, with the requests of its judges where it has some."""
+
+    @property
+    def loaded(self) -> LoadedJob:
+        """The job."""
+        ...
+
+    def requests(self) -> Iterator[Request]:
+        """Yield every request."""
+        ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,7 +115,7 @@ def list_shortages(budget: BudgetOptions | None, totals: PlanTotals) -> Iterator
 
 
 def make_budget(
-    loaded: LoadedJob, plan: Plan, index: JournalIndex, *, started_s: float, allows_unknown_cost: bool
+    loaded: LoadedJob, plan: Asks, index: JournalIndex, *, started_s: float, allows_unknown_cost: bool
 ) -> RunBudget | None:
     """Return the budget of this call; None when the job sets no limit.
 
@@ -144,7 +156,7 @@ def describe_budget(budget: RunBudget | None) -> dict[str, Any] | None:
     }
 
 
-def count_spent(index: JournalIndex, plan: Plan) -> Spending:
+def count_spent(index: JournalIndex, plan: Asks) -> Spending:
     """Return what the journal's attempts took, those that were in flight when a call died included.
 
     Args:

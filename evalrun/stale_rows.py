@@ -74,8 +74,9 @@ def _find_names(folder: RunFolder, wanted: set[str]) -> Mapping[str, Mapping[str
     # A late import: few runs have stale rows, and what reads tables takes longer to load than the rest of a run.
     from evalrun.store.parquet import scan_rows
 
-    with suppress(StoreError):
-        for row in scan_rows(folder.results_path, ["row_id", *_NAMES]):
-            if row["row_id"] in wanted:
-                found[row["row_id"]] = {name: row[name] for name in _NAMES}
+    for path in (folder.results_path, folder.judge_path):
+        with suppress(StoreError):
+            for row in scan_rows(path, ["row_id", *_NAMES]):
+                if row["row_id"] in wanted:
+                    found[row["row_id"]] = {name: row[name] for name in _NAMES}
     return found

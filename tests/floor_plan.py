@@ -26,9 +26,13 @@ GROUND = {
 HALL = {
     "run_tables": 0,
     "job_graders": 0,
-    "table_blocks": 0,
+    "judge_rows": 0,
+    "opened_endpoints": 0,
+    "table_blocks": 1,
     "report_rows": 1,
     "run_accounts": 1,
+    "judge_load": 1,
+    "judge_tables": 2,
     "judging": 2,
     "closing": 3,
     "importing": 4,
@@ -48,7 +52,10 @@ HALL = {
     "preparing": 4,
     "row_explanation": 5,
     "lane_planning": 5,
-    "pipeline": 6,
+    "asking": 5,
+    "judge_pass": 6,
+    "judge_grading": 7,
+    "pipeline": 7,
 }
 """Joins the rooms into a run, and how high each module stands in it: `closing` is the half that sends nothing
 (`table_blocks` makes its rows, `run_tables` and `judging` are its parts that a crash may ask for again, `report_rows`
@@ -83,6 +90,7 @@ PLAN: dict[str, tuple[str, ...]] = {
         "file_marks",
         "image_files",
         "json_syntax",
+        "judge_checks",
         "literal_keys",
         "messages",
         "not_yet",
@@ -194,6 +202,7 @@ PLAN: dict[str, tuple[str, ...]] = {
         "graders.json_path",
         "graders.json_schema",
         "graders.json_value",
+        "graders.judge_grader",
         "graders.marks",
         "graders.numbers",
         "graders.numeric",
@@ -310,7 +319,7 @@ PLAN: dict[str, tuple[str, ...]] = {
 
 FOREIGN_DOORS: dict[str, tuple[str, ...]] = {
     "annotated_types": ("options", "grader_options", "analysis.graders.stored_options"),
-    "anyio": ("dispatch", "simulator", "pipeline", "api", "cli"),
+    "anyio": ("dispatch", "simulator", "asking", "opened_endpoints", "api", "cli"),
     "backports": ("job.text_source",),
     "click": ("cli",),
     "compression": ("job.text_source",),

@@ -6,13 +6,13 @@ is missing here, or stands here and is written by nobody, fails.
 
 from typing import NamedTuple
 
+from evalrun.asking import GRACE_S
 from evalrun.cli.results import MIN_ANSWERED
 from evalrun.dispatch.lanes import MAX_ALIKE_REFUSALS
 from evalrun.dispatch.outage import MAX_PROBES_UNPROVEN
 from evalrun.dispatch.schedule import MAX_WAITING_PER_SLOT
 from evalrun.dispatch.token_guess import MIN_OUTPUTS, START_OUTPUT_TOKENS
 from evalrun.lane_facts import MAX_EARLIER_CALLS, MAX_EARLIER_NOTES
-from evalrun.pipeline import GRACE_S
 from evalrun.store.events import MAX_LOG_BYTES, MAX_PER_SECOND
 
 
@@ -31,10 +31,11 @@ _SIGNAL = {"signal": "`SIGINT`, `SIGTERM` or `SIGHUP`"}
 EVENTS: dict[str, Event] = {
     "began": Event("a call of `run` begins to ask", {"call": "1 for the first", "rows": "left to ask"}, has_lane=False),
     "ended": Event(
-        "the asking has ended; a call that was killed has no such line",
+        "the asking has ended, of the rows or of their judges; a call that was killed has no such line",
         {
+            "stage": "`asking`, or `judging` for the judges",
             "seconds": "that the asking took",
-            "rows_done": "in this call",
+            "rows_done": "in this call and stage",
             "budget": "what ended the run's budget; null when nothing did",
         },
         has_lane=False,

@@ -14,7 +14,11 @@ from evalrun.store.events import DROPPED
 from tests.lane_page import EVENTS, HISTORY, WAITS
 
 ROOT = Path(__file__).resolve().parent.parent
-CODE = [ROOT / "evalrun" / "pipeline.py", *sorted((ROOT / "evalrun" / "dispatch").glob("*.py"))]
+CODE = [
+    ROOT / "evalrun" / "pipeline.py",
+    ROOT / "evalrun" / "asking.py",
+    *sorted((ROOT / "evalrun" / "dispatch").glob("*.py")),
+]
 
 
 def iterate_calls() -> Iterator[tuple[str, ast.Call]]:

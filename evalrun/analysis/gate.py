@@ -20,18 +20,21 @@ MAX_ERROR_RATE_WITHOUT_GATE = 0.01
 _EXIT_CODES = {PASS: 0, FAIL: 1, NO_VERDICT: 3}
 
 
-def check_gate(summary: Summary, gate: GateOptions | None, *, has_hard_graders: bool) -> Verdict:
+def check_gate(
+    summary: Summary, gate: GateOptions | None, *, has_hard_graders: bool, n_judge_pending: int = 0
+) -> Verdict:
     """Return the verdict of a run without a baseline.
 
     Args:
         summary: The run in figures.
         gate: The job's rules; None when it has none.
         has_hard_graders: Whether any grader is `hard: true`; such a grader asks for the gate even without rules.
+        n_judge_pending: Requests to judges that are still to be sent: the grades that wait for them are open.
     """
     if gate is None and not has_hard_graders:
-        return _check_without_gate(summary)
+        return _check_without_gate(summary, n_judge_pending)
     rules = gate or GateOptions()
-    findings = [*_check_rows(summary, rules.max_error_rate)]
+    findings = [*_check_rows(summary, rules.max_error_rate, n_judge_pending)]
     for arm in summary.arms:
         findings.extend(_check_arm(arm, rules, has_hard_graders=has_hard_graders))
     outcomes = {finding.outcome for finding in findings}
@@ -44,14 +47,14 @@ def check_gate(summary: Summary, gate: GateOptions | None, *, has_hard_graders: 
     )
 
 
-def _check_without_gate(summary: Summary) -> Verdict:
-    findings = tuple(_check_rows(summary, MAX_ERROR_RATE_WITHOUT_GATE))
+def _check_without_gate(summary: Summary, n_judge_pending: int) -> Verdict:
+    findings = tuple(_check_rows(summary, MAX_ERROR_RATE_WITHOUT_GATE, n_judge_pending))
     lacking = [finding for finding in findings if finding.outcome != PASS]
     headline = "no gate was asked for" + (f"; {lacking[0].message}" if lacking else "")
     return Verdict(outcome=NO_GATE, exit_code=3 if lacking else 0, headline=headline, findings=findings)
 
 
-def _check_rows(summary: Summary, max_error_rate: float) -> Iterator[Finding]:
+def _check_rows(summary: Summary, max_error_rate: float, n_judge_pending: int) -> Iterator[Finding]:
     n_rows = sum(summary.statuses.values())
     n_pending = summary.statuses.get(Status.PENDING, 0)
     n_errors = summary.statuses.get(Status.ERROR, 0)
@@ -62,6 +65,10 @@ def _check_rows(summary: Summary, max_error_rate: float) -> Iterator[Finding]:
         message = f"{_count(n_pending, 'row is', 'rows are')} pending{_list_codes(summary)}; "
         message += f"{MARKED_RESUME_COMMAND} goes on"
         yield Finding(rule="pending", outcome=NO_VERDICT, message=message)
+    if n_judge_pending:
+        message = f"{_count(n_judge_pending, 'request to a judge is', 'requests to judges are')} pending; "
+        message += f"{MARKED_RESUME_COMMAND} goes on"
+        yield Finding(rule="judge_pending", outcome=NO_VERDICT, message=message)
     is_above = Fraction(n_errors, n_rows) > _exact(max_error_rate)
     relation = "above" if is_above else "within"
     message = f"{n_errors:,} of {n_rows:,} rows are errors ({_percent(n_errors / n_rows)}), {relation} the"

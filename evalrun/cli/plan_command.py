@@ -11,6 +11,7 @@ import click
 from evalrun.cli.console import (
     Column,
     clean_text,
+    count_noun,
     format_count,
     format_percent,
     format_seconds,
@@ -36,6 +37,7 @@ from evalrun.cli.progress import describe_plan
 from evalrun.errors import ConfigError
 from evalrun.job.estimate import PlanTotals, scale_totals
 from evalrun.job.ranges import Range
+from evalrun.judge_load import add_judges
 from evalrun.plan_power import PlanPower, estimate_power
 from evalrun.preparing import Prepared, prepare
 from evalrun.records import SCHEMA_VERSION
@@ -58,7 +60,7 @@ def command(
     """Show what a run of JOB would do: requests, tokens, USD and time, low to high, per model. No network."""
     settings = make_settings(job, options, reports_dir=reports_dir)
     prepared = prepare(settings)
-    if require_cost and (problems := list_cost_problems(prepared.loaded, prepared.plan.models)):
+    if require_cost and (problems := list_cost_problems(prepared.loaded, prepared.list_models())):
         raise ConfigError(problems)
     if row is not None:
         print_explanation(prepared, row, as_json=as_json)
@@ -80,6 +82,7 @@ def command(
                 **{key: value for key, value in asdict(totals).items() if key != "prompt_estimates"},
                 "n_rows": prepared.totals.n_rows,
                 "power": asdict(estimate_power(totals.n_samples, prepared.history)),
+                "judges": [asdict(judge) for judge in prepared.judge_load.estimate(prepared.totals)],
                 "budget": None if budget is None else asdict(budget),
                 "budget_problems": _list_budget_problems(prepared, totals),
                 "reuse": _describe_forecast(forecast),
@@ -144,6 +147,8 @@ def _print_plan(job: Path, prepared: Prepared, totals: PlanTotals, forecast: Reu
         f"in all: {format_count(totals.n_rows)} requests, {format_range(totals.usd, format_usd)}, "
         f"{format_seconds(totals.time_s.low)} – {format_seconds(totals.time_s.high)}"
     )
+    for line in _describe_judges(prepared):
+        console.print(clean_text(line))
     for text in _list_budget_problems(prepared, totals):
         console.print(clean_text(f"budget: {text}"))
     console.print(clean_text(_describe_power(estimate_power(totals.n_samples, prepared.history))))
@@ -174,6 +179,16 @@ def _describe_power(power: PlanPower) -> str:
     return f"power: {format_count(power.n_samples)} paired samples show {shown} with 80 % power, {basis}"
 
 
+def _describe_judges(prepared: Prepared) -> list[str]:
+    """Return what each judge would be asked, a line for each."""
+    return [
+        f"judge {judge.model}: {count_noun(judge.requests, 'request')} if every row is answered, tokens in "
+        f"{format_count(judge.prompt_tokens.expected)}, out {format_range(judge.completion_tokens, format_count)}, "
+        f"{format_range(judge.usd, format_usd)}"
+        for judge in prepared.judge_load.estimate(prepared.totals)
+    ]
+
+
 def _describe_spared(forecast: ReuseForecast, n_rows: int) -> str:
     """Return what the older runs spare, or would spare, in one line."""
     taken = forecast.taken
@@ -189,9 +204,10 @@ def _describe_spared(forecast: ReuseForecast, n_rows: int) -> str:
 def _list_budget_problems(prepared: Prepared, totals: PlanTotals) -> list[str]:
     """Return why a run would be refused for its budget, and which limits it is expected to pass."""
     loaded = prepared.loaded
-    problem = find_price_problem(loaded, prepared.plan.models)
+    problem = find_price_problem(loaded, prepared.list_models())
     refusal = [f"{problem.message}; `run` refuses this: {problem.hint}"] if problem is not None else []
-    return [*refusal, *list_shortages(loaded.job.budget, totals)]
+    whole = add_judges(totals, prepared.judge_load.estimate(prepared.totals))
+    return [*refusal, *list_shortages(loaded.job.budget, whole)]
 
 
 def format_range(values: Range, write: Callable[[float | None], str]) -> str:

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.text import Text
 
+    from evalrun.asking import Progress
     from evalrun.dispatch.budget import RunBudget
     from evalrun.lane_progress import LaneProgress
-    from evalrun.pipeline import Progress
     from evalrun.preparing import Prepared
     from evalrun.store.folder import RunFolder
 
@@ -99,7 +99,9 @@ class ProgressDisplay:
                 print_note(note)
         elif progress.stage == "asking" and self._stage not in {"asking", "stopping"}:
             self._begin_asking(progress)
-        elif progress.stage == "asking":
+        elif progress.stage == "judging" and self._stage not in {"judging", "stopping"}:
+            self._begin_judging(progress)
+        elif progress.stage in {"asking", "judging"}:
             self._show_asking(progress.lanes, progress.budget)
             return
         elif progress.stage == "closing":
@@ -130,6 +132,20 @@ class ProgressDisplay:
             print_note(note)
         if progress.folder is not None:
             print_note(f"run folder: {show_path(progress.folder.path)}")
+        self._begin_live()
+
+    def _begin_judging(self, progress: "Progress") -> None:
+        """Go over to the second trip: the lanes are those of the judges."""
+        self._tell_stops()
+        self._stop_live()
+        self._began_s = self._last_line_s = time.monotonic()
+        self._lanes = progress.lanes
+        print_note(f"judging: {count_noun(sum(lane.total for lane in progress.lanes), 'request')} to judges")
+        for note in progress.notes:
+            print_note(note)
+        self._begin_live()
+
+    def _begin_live(self) -> None:
         if self._mode == "live":
             from rich.live import Live
 

@@ -111,6 +111,7 @@ def format_interval(rate: Rate) -> str:
 def _describe(result: "RunResult", resume_hint: str | None) -> list[str]:
     lines = ["", result.summary.headline]
     lines += _describe_odd_rows(result.summary)
+    lines += _describe_judges(result.manifest)
     lines += _describe_rows_of_other_times(result.manifest)
     lines += _describe_doubts(result.manifest)
     lines += _describe_estimate(result.manifest)
@@ -137,6 +138,17 @@ def _describe_odd_rows(summary: Summary) -> list[str]:
         kinds = ", ".join(f"{count} × {code}" for code, count in summary.errors.items())
         lines.append(f"without an answer: {kinds}")
     return lines
+
+
+def _describe_judges(manifest: Mapping[str, Any]) -> list[str]:
+    """Return what the judges were asked and what it cost; nothing of a run without any."""
+    judge = manifest.get("judge")
+    if judge is None:
+        return []
+    counts = ", ".join(f"{format_count(count)} {status}" for status, count in judge["counts"].items())
+    unknown = " + unknown" if judge["usd_unknown_requests"] else ""
+    asked = f"judges ({', '.join(judge['models'])}): {count_noun(judge['requests'], 'request')} ({counts})"
+    return [f"{asked}, {format_usd(judge['billed_usd'])}{unknown}"]
 
 
 def _describe_rows_of_other_times(manifest: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from evalrun.errors import Problem, PromptError
 from evalrun.grader_options import GraderOptions
 from evalrun.job.base_url import check_base_url
 from evalrun.job.document import suggest_or_list
+from evalrun.job.judge_checks import RESERVED_PARAMS, check_judges
 from evalrun.job.literal_keys import HINT, SECRET_HEADER
 from evalrun.job.messages import CompiledPrompt
 from evalrun.job.param_checks import check_model_params
@@ -24,9 +25,6 @@ from evalrun.quirk_names import parse_quirk
 from evalrun.templates import Expression, Template
 
 Where = Callable[[KeyPath], str]
-
-RESERVED_PARAMS = frozenset({"model", "messages", "stream", "stream_options"})
-"""Keys of the request body that params never set."""
 
 MAX_NAME_CHARS = 200
 
@@ -100,6 +98,7 @@ def check_parts(parts: Parts, where: Where, files_root: Path | None) -> list[Pro
         *_check_samples(parts, where),
         *_check_prompts(parts, where, files_root),
         *_check_graders(parts, where),
+        *check_judges(parts.tree, where),
     ]
 
 
@@ -287,7 +286,7 @@ def _check_graders(parts: Parts, where: Where) -> Iterator[Problem]:
     for path, grader in parts.graders:
         if grader is None:
             continue
-        for key in ("expected", "value", "values", "equals", "arguments"):
+        for key in ("expected", "value", "values", "equals", "arguments", "rubric", "reference"):
             for inner, source in _find_texts(getattr(grader, key, None), (*path, key)):
                 yield from _try_template(source, where(inner))
         if grader.when is not None:

@@ -21,6 +21,7 @@ from evalrun.job.document import load_document
 from evalrun.job.environment import Substitution, check_key_variable
 from evalrun.job.environment import load_env_file as load_env_file
 from evalrun.job.explain import explain
+from evalrun.job.judge_checks import warn_judges
 from evalrun.job.literal_keys import hide_keys
 from evalrun.job.not_yet import drop_not_yet
 from evalrun.job.overrides import apply_overrides, apply_variables
@@ -294,7 +295,7 @@ def _warn(job: Job, raw: Mapping[str, Any], places: Places) -> list[Problem]:
     for index, model in enumerate(job.models):
         endpoint = job.endpoints[str(model.endpoint)]
         warnings += warn_model_params(model.params, endpoint, ("models", index, "params"), places.find)
-    return warnings
+    return [*warnings, *warn_judges(raw, places.find)]
 
 
 def _tidy(problems: Sequence[Problem], file: str) -> list[Problem]:

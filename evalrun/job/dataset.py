@@ -12,10 +12,10 @@ from typing import Any
 from evalrun.errors import DatasetError, Problem, PromptError
 from evalrun.grader_options import GRADER_OPTIONS
 from evalrun.job.canonical import encode_json
-from evalrun.job.checks import RESERVED_PARAMS
 from evalrun.job.config import LoadedJob
 from evalrun.job.dataset_files import DatasetFile, list_dataset_files
 from evalrun.job.explain import check_grader_type, explain
+from evalrun.job.judge_checks import RESERVED_PARAMS
 from evalrun.job.places import KeyPath
 from evalrun.job.readers import Report, parse_cell, scan_rows
 from evalrun.job.sample_ids import IdMaker, read_id
@@ -298,6 +298,8 @@ def _check_grader(grader: Any, index: int, where: str, *, is_inline: bool) -> li
 
 def _find_code(grader: Mapping[str, Any]) -> str | None:
     """Return why a dataset file may not hold this grader; None when all of it is literal."""
+    if grader.get("type") == "judge":
+        return "asks a judge"
     if grader.get("type") == "python":
         return "runs code"
     if "file" in grader:

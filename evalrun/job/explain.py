@@ -17,7 +17,6 @@ from evalrun.job.scalars import name_value
 Where = Callable[[KeyPath], str]
 
 _GRADER_LISTS: tuple[KeyPath, ...] = (("graders",), ("defaults", "graders"))
-_LATER_GRADERS = frozenset({"judge"})
 _OTHER_TOOLS: Mapping[str, str] = {
     "equals": "exact",
     "exact_match": "exact",
@@ -119,8 +118,6 @@ def check_grader_type(grader: Any, label: str) -> Problem | None:
         return Problem(message=f"`{label}` has no `type`", hint=f"known types: {known}")
     if not isinstance(kind, str):
         return Problem(message=f"`{label}.type` must be text, got {name_value(kind)}", hint=f"known types: {known}")
-    if kind in _LATER_GRADERS:
-        return Problem(message=f"the grader type '{kind}' is not in this version yet", hint=f"known types: {known}")
     if kind not in GRADER_OPTIONS:
         near = f"did you mean `{_OTHER_TOOLS[kind]}`?" if kind in _OTHER_TOOLS else suggest(kind, GRADER_OPTIONS)
         hint = near or f"known types: {known}"

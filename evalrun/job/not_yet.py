@@ -7,7 +7,6 @@ from evalrun.errors import Problem
 from evalrun.job.places import KeyPath, name_path
 
 NOT_YET: Mapping[KeyPath, tuple[tuple[Any, ...], str]] = {
-    ("models", "*", "role"): ((None,), "the role of a model"),
     ("gate", "baseline"): ((None,), "comparison with a baseline"),
     ("gate", "mode"): ((None, "regression"), "a test for noninferiority"),
     ("gate", "margin"): ((None,), "a test for noninferiority"),

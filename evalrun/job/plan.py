@@ -70,7 +70,9 @@ class Plan:
         """Choose models and prompts, compile templates; no sample is read."""
         job = loaded.job
         self.loaded = loaded
-        self.models: tuple[ModelOptions, ...] = _choose(job.models, selection.models, "--model")
+        self.models: tuple[ModelOptions, ...] = _choose(
+            [model for model in job.models if model.role != "judge"], selection.models, "--model"
+        )
         self.prompts: tuple[PromptOptions, ...] = _choose(job.prompts, selection.prompts, "--prompt")
         self.repeats = job.repeats
         self._source = SampleSource(loaded, limit=selection.limit, where=selection.where)

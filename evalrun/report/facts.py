@@ -27,6 +27,8 @@ from evalrun.resume_words import MARKED_RESUME_COMMAND
 from evalrun.wall_time import read_wall_time
 
 _DIGEST_CHARS = 12
+_PROMPT_PARTS = ("system", "choice", "score")
+"""Of what judges are told; rubric, reference and reply stand between the first and the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +207,7 @@ def _build_details(data: ReportData) -> tuple[Fact, ...]:
         Fact(name="Models", value=", ".join(sorted({arm.model for arm in data.summary.arms})) or UNKNOWN),
         Fact(name="Prompts", value=", ".join(sorted({arm.prompt for arm in data.summary.arms})) or UNKNOWN),
     ]
-    found += _tell_calls(manifest)
+    found += [*_tell_calls(manifest), *_tell_judges(_get(manifest, "judge"))]
     if manifest.get("job_path"):
         found.append(Fact(name="Job file", value=str(manifest["job_path"])))
     found += [
@@ -226,6 +228,24 @@ def _tell_calls(manifest: Mapping[str, Any]) -> list[Fact]:
         told = f"{_count(n_again, 'request, its', 'requests, their')} first cost unknown"
         facts.append(Fact(name="Sent once more after a crash", value=told))
     return facts
+
+
+def _tell_judges(judge: Mapping[str, Any]) -> list[Fact]:
+    """Return what judges were asked, in which words, and what it cost; nothing of a run without any."""
+    n_requests = _read_count(judge, "requests")
+    if not n_requests:
+        return []
+    counts = ", ".join(f"{count} {status}" for status, count in _get(judge, "counts").items())
+    usd = format_usd(read_number(judge.get("billed_usd")))
+    unknown = " and unknown" if _read_count(judge, "usd_unknown_requests") else ""
+    models = judge.get("models")
+    names = ", ".join(map(str, models)) if isinstance(models, list) else UNKNOWN
+    prompt = _get(judge, "prompt")
+    words = [Fact(name=f"Judges are told ({key})", value=str(prompt[key])) for key in _PROMPT_PARTS if key in prompt]
+    return [
+        Fact(name="Judges", value=f"{names}: {_count(n_requests, 'request', 'requests')} ({counts}), {usd}{unknown}"),
+        *words,
+    ]
 
 
 def _warn_of_lanes(lanes: Sequence[Any]) -> list[str]:

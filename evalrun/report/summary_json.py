@@ -21,9 +21,9 @@ def build_summary_json(data: ReportData) -> dict[str, Any]:
 
     Returns:
         `schema_version`, `simulated`, `run` (id, job, times, calls and what they left in doubt, digests, versions,
-        totals, lanes that stopped, budget, reused and stale rows, warnings), `headline`, `arms` best first, `best`,
-        `tests`, `statuses`, `errors` and `verdict`, with the fields of the records, and `estimate`: what the whole plan
-        was expected to take and, under `call`, the last call, beside what that took.
+        totals, lanes that stopped, budget, judges, reused and stale rows, warnings), `headline`, `arms` best first,
+        `best`, `tests`, `statuses`, `errors` and `verdict`, with the fields of the records, and `estimate`: what the
+        whole plan was expected to take and, under `call`, the last call, beside what that took.
     """
     summary = data.summary
     return {
@@ -63,6 +63,7 @@ def _build_run(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "stopped": [_describe_stop(lane) for lane in _list_stopped(manifest)],
         "budget": _to_json(manifest.get("budget")),
         "reused": _to_json(manifest.get("reused")),
+        **({"judge": _to_json(judge)} if (judge := manifest.get("judge")) else {}),
         "stale": _describe_stale(manifest.get("stale")),
         "warnings": _to_json(list(manifest.get("warnings") or ())),
     }

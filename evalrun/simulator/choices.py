@@ -149,7 +149,9 @@ def _make_text(voice: Voice, index: int) -> str | Refusal:
         value = make_answer(schema, answer, partial(voice.draw, index=index), is_right=is_right)
     except NoValueError as error:
         return Refusal(message=f"Invalid schema for response_format '{name}': {error}.", param="response_format")
-    return encode_json(value).decode()
+    written = encode_json(value).decode()
+    is_broken = voice.profile.broken_json > 0 and voice.draw("broken JSON", index) < voice.profile.broken_json
+    return written[: len(written) // 2] if is_broken else written
 
 
 def _is_object(text: str) -> bool:

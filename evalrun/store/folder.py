@@ -122,6 +122,11 @@ class RunFolder:
         return self.path / "grades.parquet"
 
     @property
+    def judge_path(self) -> Path:
+        """One row per request to a judge; there only when a judge was asked."""
+        return self.path / "judge.parquet"
+
+    @property
     def html_path(self) -> Path:
         """The report as one page."""
         return self.path / "report.html"

@@ -132,13 +132,25 @@ def read_extent(folder: RunFolder) -> Extent | None:
 
 
 def is_finished(manifest: Mapping[str, Any]) -> bool:
-    """Tell whether a run is finished: nothing pending, no error that can pass.
+    """Tell whether a run is finished: nothing pending, no error that can pass, neither of its rows nor of its judges.
 
     Args:
-        manifest: With `counts` by status, `errors` by error code, and how many of these are permanent all the same.
+        manifest: With `counts` by status, `errors` by error code, and how many of these are permanent all the same; in
+            `judge` the same of the requests to judges.
     """
-    counts, errors = manifest.get("counts", {}), manifest.get("errors", {})
-    n_passing = sum(errors.get(code.value, 0) for code in PASSING) - manifest.get("n_permanent_errors", 0)
+    return all(_is_settled(part) for part in (manifest, manifest.get("judge") or {}))
+
+
+def count_pending_judgements(manifest: Mapping[str, Any]) -> int:
+    """Return how many requests to judges a run has still to send."""
+    counts = (manifest.get("judge") or {}).get("counts", {})
+    n_pending: int = counts.get(Status.PENDING.value, 0)
+    return n_pending
+
+
+def _is_settled(part: Mapping[str, Any]) -> bool:
+    counts, errors = part.get("counts", {}), part.get("errors", {})
+    n_passing = sum(errors.get(code.value, 0) for code in PASSING) - part.get("n_permanent_errors", 0)
     return not counts.get(Status.PENDING.value, 0) and n_passing <= 0
 
 
@@ -168,11 +180,24 @@ def _find_problem(manifest: Any) -> str | None:
     for key in ("counts", "errors"):
         if not all(type(count) is int and count >= 0 for count in manifest[key].values()):
             return f"`{key}` holds what is no count"
+    judge = manifest.get("judge")
+    if judge is not None and not _is_judge_told(judge):
+        return "`judge` holds what is no count"
     is_told = all(
         isinstance(finding, dict) and all(isinstance(finding.get(key), str) for key in ("rule", "outcome", "message"))
         for finding in manifest["verdict"]["findings"]
     )
     return None if is_told else "`verdict.findings` holds what is no finding"
+
+
+def _is_judge_told(judge: Any) -> bool:
+    """Tell whether what run.json says of judges can be counted with."""
+    if not isinstance(judge, dict):
+        return False
+    tables = [judge.get(key, {}) for key in ("counts", "errors")]
+    counts = [count for table in tables if isinstance(table, dict) for count in table.values()]
+    counts.append(judge.get("n_permanent_errors", 0))
+    return all(isinstance(table, dict) for table in tables) and all(type(n) is int and n >= 0 for n in counts)
 
 
 def _make_damaged_error(path: Path, problem: str) -> ManifestDamagedError:

@@ -114,6 +114,15 @@ def write_attempts(folder: RunFolder, blocks: Iterable[Columns], metadata: Mappi
     return write_table(folder.attempts_path, ATTEMPTS, blocks, metadata or {})
 
 
+def write_judgements(folder: RunFolder, blocks: Iterable[Columns], metadata: Mapping[str, str]) -> int:
+    """Write judge.parquet, whose columns are those of the results; return the number of rows.
+
+    Raises:
+        StoreError: The disk refused, or a row does not fit; an older file is as it was.
+    """
+    return write_table(folder.judge_path, RESULTS, blocks, metadata)
+
+
 def write_table(path: Path, columns: Sequence[Column], blocks: Iterable[Columns], metadata: Mapping[str, str]) -> int:
     """Write a table atomically; return the number of rows.
 

@@ -38,7 +38,7 @@ _ATTEMPT_NAMES = (
     "bytes_sent", "bytes_received", "maybe_billed",
 )  # fmt: skip
 
-_GRADE_NAMES = tuple(column.name for column in GRADES if column.name not in {"judge_row_ids", "against_row_id"})
+_GRADE_NAMES = tuple(column.name for column in GRADES if column.name != "against_row_id")
 _GET_GRADE = attrgetter(*_GRADE_NAMES)
 _I64_LIMIT = 2**63
 _TEXT_CLEANED = "text_cleaned"
@@ -150,8 +150,7 @@ def build_grade_columns(grades: Sequence[Grade]) -> Columns:
     columns = {name: list(column) for name, column in zip(_GRADE_NAMES, values, strict=True)}
     for name in ("grader", "metric", "reason"):
         columns[name] = _clean_texts(columns[name], set())
-    nothing = [None] * len(grades)
-    return {**columns, "judge_row_ids": nothing, "against_row_id": nothing}
+    return {**columns, "against_row_id": [None] * len(grades)}
 
 
 def write_json(value: Any) -> str:

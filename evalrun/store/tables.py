@@ -166,6 +166,13 @@ grades of the same digest. `evalrun.gate` in these two is the gate that was aske
 again.
 """
 
+_JUDGED_IS = (
+    "Only in a run with judges: one row per request to a judge, in the order of the rows that they are about and of "
+    "the votes. The columns are those of results.parquet. `sample_id`, `sample` and `category` are those of the judged "
+    "row; `prompt` is the grader's name, `model` the judge's, `repeat` the vote, 0-based; `output` is the judge's "
+    "reply; `score` and `passed` are null. `judge_row_ids` in grades.parquet leads here."
+)
+
 _ATTEMPTS_ARE = (
     "One row per HTTP attempt that ended, in that order. An attempt in flight when the process died has no row; "
     "`attempts` in results counts it."
@@ -178,13 +185,16 @@ PERMANENT = "permanent"
 def render_schema_markdown() -> str:
     """Return `docs/schema.md`: every column of every table."""
     parts = [f"{_SCHEMA_INTRODUCTION}\n"]
-    tables = (
+    tables: tuple[tuple[str, str, tuple[Column, ...]], ...] = (
         ("results.parquet", "One row per planned row, in plan order (sample, prompt, model, repeat).", RESULTS),
+        ("judge.parquet", _JUDGED_IS, ()),
         ("attempts.parquet", _ATTEMPTS_ARE, ATTEMPTS),
         ("grades.parquet", "One row per row and grader, in plan order: the truth about grades.", GRADES),
     )
     for name, doc, columns in tables:
         parts.append(f"## {name}\n\n{doc}\n")
+        if not columns:
+            continue
         lines = [f"| `{c.name}` | {c.dtype}{'?' if c.nullable else ''} | {c.doc} |" for c in columns]
         parts.append("\n".join(["| column | type | what |", "|---|---|---|", *lines]) + "\n")
     return "\n".join(parts)

@@ -24,7 +24,7 @@ from tests.cli.processes import (
 from tests.cli.test_kill_and_resume import wait_for_requests
 
 CONCURRENCY = 4
-WITH_GRACE = "import sys; from evalrun import pipeline; from evalrun.cli.main import main; pipeline.GRACE_S = {}; "
+WITH_GRACE = "import sys; from evalrun import asking; from evalrun.cli.main import main; asking.GRACE_S = {}; "
 WITH_GRACE += "sys.exit(main(sys.argv[1:]))"
 
 WITH_PATIENT_SIMULATOR = "import sys; from evalrun.simulator.server import serve; from evalrun.cli.main import main; "

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from evalrun.asking import Progress
 from evalrun.cli.progress import PLAIN_EVERY_S, ProgressDisplay
 from evalrun.dispatch.budget import RunBudget
 from evalrun.lane_progress import LaneProgress
-from evalrun.pipeline import Progress
 from tests.cli.processes import ROOT
 
 

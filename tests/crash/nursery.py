@@ -74,13 +74,13 @@ def _allow_tracing() -> None:
 
 
 def _call(order: dict[str, Any]) -> int:
-    from evalrun import pipeline
+    from evalrun import asking
     from evalrun.cli import progress
     from evalrun.cli.main import main
 
-    assert hasattr(pipeline, "TICK_S"), "the tick has moved: progress is no longer written often enough to be checked"
+    assert hasattr(asking, "TICK_S"), "the tick has moved: progress is no longer written often enough to be checked"
     assert hasattr(progress, "PLAIN_EVERY_S"), "the interval of plain progress has moved"
-    pipeline.TICK_S = 0.01
+    asking.TICK_S = 0.01
     progress.PLAIN_EVERY_S = 0.0
     if order["names"] is not None:
         fix_names(order["names"])

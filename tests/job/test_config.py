@@ -294,7 +294,7 @@ def test_config_without_samples_is_refused() -> None:
         "gate: {baseline: latest}",
         "gate: {mode: noninferiority}",
         "report: {baseline_model: careful}",
-        "graders: [{type: judge, rubric: x}]",
+        "graders: [{type: python, file: x.py}]",
     ],
 )
 def test_config_key_of_a_later_version_is_refused(line: str) -> None:

@@ -15,6 +15,7 @@ from evalrun.analysis.graders.choice import find_expected_fault as find_choice_f
 from evalrun.analysis.graders.choice import grade_choice
 from evalrun.analysis.graders.edit_distance import grade_levenshtein
 from evalrun.analysis.graders.json_value import grade_json
+from evalrun.analysis.graders.judge_grader import PROMPT_VERSION
 from evalrun.analysis.graders.marks import Mark, make_mark, quote_excerpt
 from evalrun.analysis.graders.numeric import find_expected_fault as find_numeric_fault
 from evalrun.analysis.graders.numeric import grade_numeric
@@ -47,6 +48,7 @@ from evalrun.grader_options import (
     GraderOptions,
     JsonPathOptions,
     JsonSchemaOptions,
+    JudgeOptions,
     NumericOptions,
     PythonOptions,
     RougeLOptions,
@@ -86,6 +88,11 @@ def _grade_python(output: str, call: Any, options: PythonOptions) -> Mark:
     return grade_python(output, call, options)
 
 
+def _grade_unasked(output: str, task: Any, options: JudgeOptions) -> Mark:  # noqa: ARG001 - as every check is called
+    # Grading goes by the votes of judges; without any there is nothing that could decide.
+    raise GraderFaultError("judge_failed", "the judge was not asked about this answer")
+
+
 _CHECKS: Mapping[str, Callable[[str, Any, Any], Mark]] = {
     "exact": grade_exact,
     "contains": grade_contains,
@@ -106,6 +113,7 @@ _CHECKS: Mapping[str, Callable[[str, Any, Any], Mark]] = {
     "word-count": grade_word_count,
     "length": grade_length,
     "python": _grade_python,
+    "judge": _grade_unasked,
 }
 """Checks of a text."""
 
@@ -153,10 +161,8 @@ class Grader:
         Raises:
             GraderFaultError: The check cannot decide.
         """
-        subject: Any = row if self.reads_row else row["output"] or ""
         try:
-            for pick in self.transform:
-                subject = pick(subject)
+            subject: Any = row if self.reads_row else self.pick(row["output"] or "")
         except NothingFoundError as nothing:
             return make_mark(passed=False, reason=str(nothing))
         mark = self.check(subject, expected, self.options)
@@ -166,6 +172,17 @@ class Grader:
         if self.options.threshold is not None:
             mark = mark._replace(passed=mark.score >= self.options.threshold)
         return mark
+
+    def pick(self, text: str) -> str:
+        """Return the part of a text that `transform` picks.
+
+        Raises:
+            NothingFoundError: A step found nothing.
+            GraderFaultError: A step took too long.
+        """
+        for step in self.transform:
+            text = step(text)
+        return text
 
     def find_expected_fault(self, expected: Any) -> str | None:
         """Return why what was rendered cannot be used, or None."""
@@ -253,6 +270,8 @@ def digest_options(options: GraderOptions, *, source_digest: str | None = None) 
     facts = {key: value for key, value in facts.items() if value is not None or key not in _LATER_KEYS}
     if source_digest is not None:
         facts["source"] = source_digest
+    if isinstance(options, JudgeOptions):
+        facts["prompt_version"] = PROMPT_VERSION
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -8,16 +8,26 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import orjson
 
 from evalrun.analysis.graders.build import TEMPLATE_MARKS, Grader, build_grader
+from evalrun.analysis.graders.judge_grader import (
+    JudgeReply,
+    JudgeTask,
+    combine_votes,
+    find_judged_text,
+    make_judge_row_id,
+)
 from evalrun.analysis.graders.marks import quote_excerpt
 from evalrun.analysis.graders.python_place import PythonPlace
 from evalrun.analysis.graders.stored_options import parse_grader
+from evalrun.analysis.graders.transform import NothingFoundError
 from evalrun.errors import AuthorError, ConfigError, GraderFaultError, Problem
-from evalrun.grader_options import GraderOptions
+from evalrun.grader_options import GraderOptions, JudgeOptions
 from evalrun.records import ANSWERED, Grade, Sample
 from evalrun.templates import make_scope
 
@@ -47,6 +57,29 @@ class GradedRow(NamedTuple):
 
 
 UNGRADED = GradedRow((), None, None)
+
+
+FindReply = Callable[[str], JudgeReply | None]
+"""From the row_id of a judge's request to what became of it; None when there is no such request."""
+
+
+def no_reply(row_id: str) -> JudgeReply | None:
+    """Find nothing: no judge was asked."""
+    del row_id
+    return None
+
+
+class Judgement(NamedTuple):
+    """A judge's part in one row: what it is to be asked, once for each vote."""
+
+    name: str
+    """Of the grader, unique within the row."""
+    digest: str
+    """Of the grader."""
+    options: JudgeOptions
+    task: JudgeTask
+    text: str
+    """What is judged."""
 
 
 class _Entry(NamedTuple):
@@ -122,12 +155,50 @@ class GraderSet:
         scope = make_scope(sample.row, sample_id=sample.sample_id, repeat=0, vars_=self._vars)
         return [problem for entry in entries for problem in _check_entry(entry, scope, sample)]
 
-    def grade_row(self, row: Mapping[str, Any]) -> GradedRow:
+    def list_judge_options(self) -> list[JudgeOptions]:
+        """Return the options of every judge that the job names: in its own lists, and in samples written inline."""
+        listed: list[Any] = [grader.options for grader in (*self._defaults, *self._job)]
+        for raw in sorted(self._inline):
+            with suppress(AuthorError):  # What is wrong with it, the check of its sample tells.
+                listed.append(parse_grader(json.loads(raw), where="samples"))
+        return [options for options in listed if isinstance(options, JudgeOptions)]
+
+    def list_judges(self, sample: Sample) -> list[tuple[str, int]]:
+        """Return name and votes of each judge that a sample may have, whatever its `when` says."""
+        entries = self._find_lineup(list(sample.graders), where=sample.where)
+        pairs = [(entry.name, entry.grader.options) for entry in entries]
+        return [(name, options.votes) for name, options in pairs if isinstance(options, JudgeOptions)]
+
+    def list_judgements(self, row: Mapping[str, Any]) -> list[Judgement]:
+        """Return what judges are to be asked about one row of results.parquet; nothing for a row without an answer.
+
+        Args:
+            row: As for `grade_row`.
+        """
+        if row["status"] not in ANSWERED:
+            return []
+        judgements = []
+        try:
+            prepared = self._prepare(row["sample"], row["sample_id"], row["repeat"])
+        except Exception:  # noqa: BLE001 - grading tells what is wrong with the stored sample
+            return []
+        for name, grader in prepared.entries:
+            options = grader.options
+            if isinstance(options, JudgeOptions):
+                # What keeps a judge from being asked, grading tells: nothing found to judge, a rubric of nothing.
+                with suppress(AuthorError, GraderFaultError, NothingFoundError):
+                    if grader.when is None or grader.when.is_true(prepared.scope):
+                        task, text = grader.render(prepared.scope), grader.pick(find_judged_text(row))
+                        judgements.append(Judgement(name, grader.digest, options, task, text))
+        return judgements
+
+    def grade_row(self, row: Mapping[str, Any], find_reply: FindReply = no_reply) -> GradedRow:
         """Return the grades of one row of results.parquet.
 
         Args:
             row: Its columns, of which `GRADED_COLUMNS` are read.
                 A null output of an answer (tool calls only) is graded as "".
+            find_reply: Finds what judges said of it.
         """
         if row["status"] not in ANSWERED:
             return UNGRADED
@@ -135,7 +206,9 @@ class GraderSet:
             prepared = self._prepare(row["sample"], row["sample_id"], row["repeat"])
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a stored sample, its row stays ungraded
             return _combine(_make_unreadable_grades(row, [*self._defaults, *self._job], error))
-        grades = [grade for entry in prepared.entries if (grade := _grade(entry, prepared, row)) is not None]
+        grades = [
+            grade for entry in prepared.entries if (grade := _grade(entry, prepared, row, find_reply)) is not None
+        ]
         return _combine(grades)
 
     def _build_all(
@@ -183,6 +256,9 @@ class GraderSet:
         place = f"{where}: graders[{index}]"
         options = parse_grader(raw, where=place)
         is_inline = _write_canonical(raw) in self._inline
+        if not is_inline and isinstance(options, JudgeOptions):
+            hint = "write it into the job's `graders`, with `when` for the samples it is for"
+            raise ConfigError("a grader in a dataset asks no judge", where=place, hint=hint)
         if not is_inline and _has_marks(raw):
             raise ConfigError(
                 "a grader in a dataset takes literal values only, no templates",
@@ -200,7 +276,9 @@ class GraderSet:
         return (*defaults, *(_Entry(_take_name(grader, taken), grader) for grader in own), *job)
 
 
-def _grade(entry: _Entry, prepared: _Prepared, row: Mapping[str, Any]) -> Grade | None:
+def _grade(
+    entry: _Entry, prepared: _Prepared, row: Mapping[str, Any], find_reply: FindReply = no_reply
+) -> Grade | None:
     """Return the grade; None where the grader does not apply."""
     grader = entry.grader
     score: float | None = None
@@ -211,12 +289,29 @@ def _grade(entry: _Entry, prepared: _Prepared, row: Mapping[str, Any]) -> Grade 
             return None
         if entry.name not in prepared.expected:
             prepared.expected[entry.name] = grader.render(prepared.scope)
+        if isinstance(grader.options, JudgeOptions):
+            return _grade_by_votes(entry.name, grader, grader.options, row, find_reply)
         score, passed, reason = grader.grade(row, prepared.expected[entry.name])
     except GraderFaultError as fault:
         code, reason = fault.code, str(fault)
     except Exception as error:  # noqa: BLE001 - whatever a check raises, the answer is not wrong for it
         code, reason = "grader_error", f"{type(error).__name__}: {error}"
     return _make_grade(entry.name, grader, row, score=score, passed=passed, reason=reason, code=code)
+
+
+def _grade_by_votes(
+    name: str, grader: Grader, options: JudgeOptions, row: Mapping[str, Any], find_reply: FindReply
+) -> Grade:
+    try:
+        grader.pick(find_judged_text(row))
+    except NothingFoundError as nothing:
+        return _make_grade(name, grader, row, score=0.0, passed=False, reason=str(nothing), code=None)
+    row_ids = [make_judge_row_id(row["row_id"], name, vote) for vote in range(options.votes)]
+    replies = [find_reply(row_id) for row_id in row_ids]
+    score, passed, reason, code = combine_votes(options, replies)
+    grade = _make_grade(name, grader, row, score=score, passed=passed, reason=reason, code=code)
+    asked = [row_id for row_id, reply in zip(row_ids, replies, strict=True) if reply is not None]
+    return replace(grade, judge_row_ids=json.dumps(asked) if asked else None)
 
 
 def _make_grade(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from evalrun.analysis.graders.json_value import ANYTHING, NotJsonError, parse_json
+from evalrun.analysis.graders.judge_grader import JudgeTask
 from evalrun.analysis.graders.marks import quote_excerpt
 from evalrun.analysis.graders.pattern import find_pattern_fault
 from evalrun.analysis.graders.transform import check_path
@@ -17,6 +18,7 @@ from evalrun.grader_options import (
     JsonOptions,
     JsonPathOptions,
     JsonSchemaOptions,
+    JudgeOptions,
     RegexOptions,
     ToolCallOptions,
 )
@@ -50,6 +52,8 @@ def prepare_expected(options: GraderOptions, where: Where) -> tuple[Render, bool
         return _prepare_path(options, where)
     if isinstance(options, ToolCallOptions):
         return _prepare_tree(options.arguments or {}, where("arguments"))
+    if isinstance(options, JudgeOptions):
+        return _prepare_judge(options, where), False
     if isinstance(options, RegexOptions):
         _check_pattern(options.pattern, where("pattern"), options.group)
     key = find_expected_key(options)
@@ -128,6 +132,20 @@ def _prepare_json(expected: Any, where: Where) -> tuple[Callable[[Mapping[str, A
             ) from error
         return (lambda _scope: value), True
     return (lambda scope: _read_rendered(template.render(scope))), False
+
+
+def _prepare_judge(options: JudgeOptions, where: Where) -> Render:
+    rubric = Template(options.rubric, where=where("rubric"))
+    reference = Template(options.reference, where=where("reference")) if options.reference is not None else None
+
+    def render(scope: Mapping[str, Any]) -> JudgeTask:
+        task = JudgeTask(rubric.render(scope), None if reference is None else reference.render(scope))
+        for key, text in task._asdict().items():
+            if text is not None and not text.strip():
+                raise GraderFaultError("grader_error", f"`{key}` renders to nothing")
+        return task
+
+    return render
 
 
 def _read_rendered(text: str) -> Any:

@@ -80,7 +80,7 @@ def _read_value(hint: Any, value: Any) -> Any:
         read = (_read_value(inner, value) for inner in arguments)
         return next((found for found in read if found is not _MISFIT), _MISFIT)
     if origin is Literal:
-        return value if isinstance(value, str) and value in arguments else _MISFIT
+        return value if any(type(value) is type(known) and value == known for known in arguments) else _MISFIT
     if origin is tuple:
         items = [_read_value(arguments[0], item) for item in value] if isinstance(value, list | tuple) else [_MISFIT]
         return _MISFIT if any(item is _MISFIT for item in items) else tuple(items)
