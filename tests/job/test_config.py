@@ -294,7 +294,6 @@ def test_config_without_samples_is_refused() -> None:
         "gate: {baseline: latest}",
         "gate: {mode: noninferiority}",
         "report: {baseline_model: careful}",
-        "graders: [{type: python, file: x.py}]",
     ],
 )
 def test_config_key_of_a_later_version_is_refused(line: str) -> None:

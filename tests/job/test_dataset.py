@@ -394,7 +394,7 @@ def test_dataset_row_graders_are_validated_and_kept() -> None:
         ({"type": "json-schema", "file": "/etc/passwd"}, "`graders[0]` names a file"),
         ({"type": "contains", "value": "x", "when": "true"}, "`graders[0]` holds an expression (`when`)"),
         ({"type": "python", "file": "x.py"}, "`graders[0]` runs code"),
-        ({"type": "judge", "model": "m", "rubric": "r"}, "asks a judge"),
+        ({"type": "judge", "model": "m", "rubric": "r"}, "`graders[0]` asks a judge"),
         ({"type": "contians", "value": "x"}, "unknown grader type 'contians'\n    did you mean `contains`?"),
         ({"type": "contains", "valu": "x"}, "`value` is missing"),
         ("contains", "`graders[0]` must be a mapping, got text 'contains'"),
