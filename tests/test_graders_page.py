@@ -45,5 +45,5 @@ def test_example_of_the_page_does_what_it_says(block: str) -> None:
 
 
 def test_page_has_an_example_of_every_type() -> None:
-    """No type is without an example; that of the python grader has a page to itself."""
-    assert {load(block)["grader"]["type"] for block in BLOCKS} == set(GRADER_OPTIONS) - {"python"}
+    """No type is without an example; python graders and judges have pages to themselves."""
+    assert {load(block)["grader"]["type"] for block in BLOCKS} == set(GRADER_OPTIONS) - {"python", "judge"}
