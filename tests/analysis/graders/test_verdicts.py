@@ -41,7 +41,7 @@ def test_row_gets_its_verdict(columns: Mapping[str, Any], keys: Mapping[str, Any
 
 
 def test_table_covers_every_type() -> None:
-    """No grader goes without cases, and there are 250 in all; `test_python_grader` and `test_judge_grader` have those of two."""
+    """No grader goes without cases, 250 in all; those of two are in `test_python_grader` and `test_judge_grader`."""
     kinds = {case[1]["type"] for _, case in CASES} | {keys["type"] for _, keys, _ in ROW_VERDICTS}
     assert kinds == set(GRADER_OPTIONS) - {"python", "judge"}
     assert len(CASES) + len(ROW_VERDICTS) >= 250
