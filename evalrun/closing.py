@@ -171,13 +171,11 @@ def regrade(
     gate, tally, now = make_asked_gate(loaded.job, is_wanted=True), RowTally(), datetime.now(UTC)
     # From here until run.json is written again the verdict in it is not that of the tables: say so first.
     write_manifest(folder, {**manifest, REGRADING_KEY: now.isoformat(timespec="milliseconds")})
-    facts = make_table_facts(folder, digests, gate, is_simulated=manifest["is_simulated"])
-    told: dict[str, Any] = {}
+    told = {} if judged is None else _describe_judges(manifest, loaded, judged)
+    facts = make_table_facts(folder, digests, gate, is_simulated={**manifest, **told}["is_simulated"])
     find_reply: FindReply = no_reply
     if judged is not None:
         told["judge"], find_reply = write_judge_rows(folder, judged, scan_stored_rows(folder), facts)
-        told["journal_records"] = judged.index.n_records
-        told["n_calls"] = len(judged.index.sessions)
         write_attempts(folder, make_attempt_blocks(folder), facts)
     write_results(folder, tally.count(make_regraded_blocks(folder, graders, find_reply)), facts)
     manifest = {
@@ -189,6 +187,21 @@ def regrade(
     }
     manifest.pop(REGRADING_KEY, None)
     return judge_and_render(folder, manifest, gate=gate, interrupted_exit_code=interrupted_exit_code)
+
+
+def _describe_judges(manifest: Mapping[str, Any], loaded: LoadedJob, judged: StoredJudgements) -> dict[str, Any]:
+    """Return what run.json tells anew of a run that judges were asked about after it had ended."""
+    models, endpoints = judged.judges.models, loaded.job.endpoints
+    return {
+        "is_simulated": manifest["is_simulated"]
+        or any(endpoints[str(model.endpoint)].simulator is not None for model in models),
+        "prices": {
+            **manifest.get("prices", {}),
+            **{model.name: _describe_prices(loaded.prices.get(model.name)) for model in models},
+        },
+        "journal_records": judged.index.n_records,
+        "n_calls": max(len(judged.index.sessions), manifest.get("n_calls", 1)),
+    }
 
 
 def check_graders(folder: RunFolder, loaded: LoadedJob, graders: GraderSet) -> None:

@@ -96,6 +96,7 @@ def _open_index(folder: RunFolder) -> JournalIndex:
 def _open_journal(folder: RunFolder, loaded: LoadedJob, index: JournalIndex, n_to_come: int) -> Journal:
     """Return the journal with the facts of this call."""
     try:
+        folder.make_journal_dir()
         journal = Journal(folder, durability=loaded.job.durability, index=index, n_to_come=n_to_come)
         try:
             journal.append_session(

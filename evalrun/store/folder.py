@@ -158,6 +158,14 @@ class RunFolder:
             except OSError as error:
                 raise _explain(error, place, "write into") from error
 
+    def make_journal_dir(self) -> None:
+        """Make the journal's folder where there is none: a run that was imported has asked nothing so far.
+
+        Raises:
+            StoreError: It cannot be made, or is a link.
+        """
+        _make_folder(self.journal_dir)
+
     def force_names(self) -> None:
         """Force the names on the way to the journal to disk: without them a power failure loses it with all it holds.
 
