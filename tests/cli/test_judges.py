@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -180,6 +181,27 @@ def test_run_killed_while_judging_buys_no_judgement_twice(tmp_path: Path) -> Non
     assert twice["critic"] <= 8  # In flight when it was killed: nobody can tell whether they were answered.
     assert manifest["stale"] is None
     assert tables["grades"]["score"].null_count() == 0
+
+
+def test_interrupted_judging_is_kept_and_gone_on_with(tmp_path: Path) -> None:
+    """Ctrl-C in the second trip ends with 130, tables and all; what was not judged is open, and a resume asks it."""
+    job = write_judged_job(tmp_path, latency_ms=20)
+    with serve_simulator_here(job) as url:
+        write_judged_job(tmp_path, url=url, latency_ms=20)
+        process = start_evalrun("run", "job.yaml", cwd=tmp_path)
+        wait_for_judging(url, 40)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        tables, manifest = read_run(tmp_path)
+        counts = manifest["judge"]["counts"]
+        resumed = call_evalrun("run", "job.yaml", "--resume", cwd=tmp_path)
+        requests = load_ledger(url)["totals"]["requests"]
+    assert process.returncode == 130
+    assert counts["ok"] + counts["pending"] == 200
+    assert set(tables["judge"].filter(status="pending")["error_code"]) == {"interrupted"}
+    assert tables["grades"].filter(grader="judged")["score"].null_count() == counts["pending"] > 0
+    assert resumed.returncode == 0, resumed.stderr
+    assert requests == 400
 
 
 def test_budget_that_ends_while_judging_leaves_rows_open_for_a_resume(tmp_path: Path) -> None:

@@ -54,6 +54,16 @@ def test_json_schema_is_satisfied_without_an_answer() -> None:
     jsonschema.Draft202012Validator(TALLY).validate(json.loads(say(response_format=wrap(TALLY))))
 
 
+def test_broken_json_is_the_beginning_of_what_would_have_come() -> None:
+    """A share of the JSON replies ends in the middle with `stop`; texts that need not be JSON are left whole."""
+    whole = say("72", response_format=wrap(TALLY))
+    draft = ask("72", profile=ProfileOptions(accuracy=1, broken_json=1), response_format=wrap(TALLY))
+    (choice,) = draft.completion["choices"]
+    assert choice["finish_reason"] == "stop"
+    assert choice["message"]["content"] == whole[: len(whole) // 2]
+    assert say("72", profile=ProfileOptions(accuracy=1, broken_json=1)) == "72"
+
+
 def test_json_schema_without_a_schema_is_any_object() -> None:
     """A format that names no schema gets an object, as json_object does."""
     told = {"type": "json_schema", "json_schema": {"name": "x"}}
