@@ -6,7 +6,7 @@ journal, leave. Requests are made again when they are wanted, so that memory doe
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Protocol
 
@@ -20,8 +20,9 @@ from evalrun.lane_progress import LaneProgress
 from evalrun.options import ModelOptions
 from evalrun.records import ErrorCode, Request
 from evalrun.resuming import is_settled
-from evalrun.reusing import TakeOver, read_prior
+from evalrun.reusing import TakeOver
 from evalrun.store.journal_index import JournalIndex
+from evalrun.store.prior_attempts import add_prior
 
 ScanRows = Callable[[], Iterable[Row]]
 """Gives the rows that may be judged, in plan order; called once for each look at them."""
@@ -174,14 +175,4 @@ class SecondTrip:
             self._scan_rows(), first_index=self._first_index, models=models, wanted=self._unsettled
         )
         for _, request in found:
-            entry = self._index.get(request.row_id)
-            if entry is None:
-                yield request
-            else:
-                prior = read_prior(self._index, request, entry)
-                yield replace(
-                    request,
-                    prior_attempts=prior.attempts,
-                    prior_billed_usd=prior.billed_usd,
-                    is_prior_estimated=prior.is_estimated,
-                )
+            yield add_prior(request, self._index, self._index.get(request.row_id))
