@@ -51,7 +51,7 @@ BROKEN_JOBS = {
     "unknown endpoint": (swap("model: steady}", "model: steady, endpoint: dmo}"), "job.yaml:6", "demo"),
     "unknown profile": (swap("model: steady", "model: stedy"), "job.yaml:6", "steady"),
     "unknown grader": (swap("type: contains", "type: contians"), "job.yaml:11", "contains"),
-    "grader of a later version": (swap("type: contains", "type: judge"), "job.yaml:11", "not in this version"),
+    "judge without a model": (swap("type: contains", "type: judge"), "job.yaml:11", "`model` is missing"),
     "key in the clear": (swap("concurrency: 4", "headers: {Authorization: Bearer sk-abcdefghijklmnopqrstuvwxyz123456}"),
                          "job.yaml:3", "key"),
     "missing environment variable": (swap("samples.jsonl", "${EVALRUN_NO_SUCH_VARIABLE}.jsonl"), "job.yaml:9",

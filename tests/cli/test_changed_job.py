@@ -194,7 +194,8 @@ def test_resume_goes_on_with_what_the_first_call_narrowed(tmp_path: Path) -> Non
         (tmp_path / "job.yaml").write_text(JOB.format(url=endpoint.base_url), encoding="utf-8")
         endpoint.script_for("b?", reply_error(503))
         changed = ("--limit", "3", "--set", "models[m].params.temperature=1")
-        assert run_job(tmp_path, *changed) == 3
+        # One after the other: an error before any answer would be taken for an outage, and asked again.
+        assert run_job(tmp_path, *changed, "-j", "1") == 3
         assert run_job(tmp_path, "--resume") == 0
         assert len(endpoint.requests) == 3 + 1
     assert load_results(tmp_path)["sample_id"].to_list() == ["a", "b", "c"]
