@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 import click
 
+from evalrun.asking import OnProgress, Progress
 from evalrun.cli.console import print_json, print_note
 from evalrun.cli.job_options import (
     budget_option,
@@ -71,12 +72,11 @@ def command(  # noqa: PLR0913 - one argument for each option
         requires_cost=require_cost,
     )
     with ProgressDisplay(progress) as display:
+        interrupt = _Interrupt(display.show)
 
         async def call() -> Any:
-            # The loop's own handler only notes Ctrl-C until the next await, and the check of a large job has none.
-            if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-                signal.signal(signal.SIGINT, signal.default_int_handler)
-            return await run_job(settings, on_progress=display.show)
+            interrupt.heed()
+            return await run_job(settings, on_progress=interrupt.show)
 
         try:
             result = anyio.run(call, backend="asyncio", backend_options={"use_uvloop": True})
@@ -91,3 +91,33 @@ def command(  # noqa: PLR0913 - one argument for each option
     else:
         print_result(result, resume_hint=make_resume_hint(job, result))
     return int(result.exit_code)
+
+
+class _Interrupt:
+    """Ends what goes on before the first request at Ctrl-C; the dispatch has a handler of its own.
+
+    The event loop's handler only notes it until the next await, and the check of a large job has none. An exception
+    that a handler raises is lost where Python happens to be in a finaliser: so it is raised again at the next progress.
+
+    Args:
+        show: Shows progress.
+    """
+
+    def __init__(self, show: OnProgress) -> None:
+        self._show = show
+        self._has_come = False
+
+    def heed(self) -> None:
+        """Take the place of the loop's handler, unless Ctrl-C is ignored on purpose."""
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._end)
+
+    def show(self, progress: Progress) -> None:
+        """Show progress, if it still goes on."""
+        if self._has_come:
+            raise KeyboardInterrupt
+        self._show(progress)
+
+    def _end(self, _number: int, _frame: object) -> None:
+        self._has_come = True
+        raise KeyboardInterrupt

@@ -32,6 +32,26 @@ WITH_PATIENT_SIMULATOR += "serve.__wrapped__.__kwdefaults__['grace_s'] = 10_000;
 """A simulator that, unless it is told otherwise, waits for hours until its replies are delivered."""
 
 
+WITH_LOST_INTERRUPT = """
+import gc, os, signal, sys
+from evalrun.cli.main import main
+
+def interrupt_once(phase, info):
+    frame, names = sys._getframe(), set()
+    while frame:
+        names.add(frame.f_code.co_qualname)
+        frame = frame.f_back
+    if "Plan.check" in names:
+        gc.callbacks.remove(interrupt_once)
+        os.kill(os.getpid(), signal.SIGINT)
+
+gc.callbacks.append(interrupt_once)
+gc.set_threshold(50, 1, 1)
+sys.exit(main(sys.argv[1:]))
+"""
+"""Ctrl-C at a collection of garbage, where Python drops what the handler raises."""
+
+
 @pytest.fixture
 def slow(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     """A folder with a job of eight rows, each of them two seconds, and the URL of its simulator."""
@@ -148,6 +168,18 @@ def test_ignored_signal_is_not_heeded(slow: tuple[Path, str]) -> None:
     process.send_signal(signal.SIGHUP)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
+
+
+def test_interrupt_whose_exception_is_lost_ends_the_check_as_well(tmp_path: Path) -> None:
+    """Python drops an exception that is raised in a finaliser; Ctrl-C counts all the same."""
+    job = write_job(tmp_path, url="http://127.0.0.1:1", n_samples=1)
+    row = json.dumps({"question": "1 + 1?", "answer": "2"}) + "\n"
+    (tmp_path / "samples.jsonl").write_text(row * 5_000, encoding="utf-8")
+    process = start_evalrun("run", str(job), cwd=tmp_path, program=["-c", WITH_LOST_INTERRUPT])
+    _, errors = process.communicate(timeout=100)
+    assert "Exception ignored" in errors
+    assert (process.returncode, errors.splitlines()[-1]) == (130, "error: interrupted")
+    assert not (tmp_path / "reports").exists()
 
 
 def test_interrupt_during_the_check_ends_it(tmp_path: Path) -> None:
