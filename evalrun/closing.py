@@ -45,11 +45,18 @@ from evalrun.records import (
     Verdict,
 )
 from evalrun.run_accounts import summarize_run
-from evalrun.run_tables import RunTables
+from evalrun.run_tables import N_ATTEMPTS, RunTables
 from evalrun.store.folder import RunFolder
 from evalrun.store.journal_index import JournalIndex
 from evalrun.store.manifest import REGRADING_KEY, read_manifest, write_manifest
-from evalrun.store.parquet import make_graded_blocks, scan_rows, scan_table, write_attempts, write_results
+from evalrun.store.parquet import (
+    make_graded_blocks,
+    read_metadata,
+    scan_rows,
+    scan_table,
+    write_attempts,
+    write_results,
+)
 from evalrun.table_blocks import (
     make_attempt_blocks,
     make_regraded_blocks,
@@ -117,11 +124,11 @@ def close_run(  # noqa: PLR0913 - the end of a run needs all that its beginning 
     gate = make_asked_gate(loaded.job, is_wanted=is_gate_wanted)
     facts = make_table_facts(folder, digests, gate, is_simulated=is_simulated)
     tally = RowTally()
+    facts[N_ATTEMPTS] = str(write_attempts(folder, make_attempt_blocks(folder), facts))
     rows = scan_planned_rows(folder, plan, index)
     stored = StoredJudgements(judges=judges, index=index, codes=judge_codes, first_index=totals.n_rows)
     judged, find_reply = write_judge_rows(folder, stored, rows, facts)
     write_results(folder, tally.count(make_result_blocks(folder, plan, index, graders, codes, find_reply)), facts)
-    write_attempts(folder, make_attempt_blocks(folder), facts)
     manifest = {
         **describe_job(folder, loaded, digests),
         "call": dict(call),
@@ -175,8 +182,10 @@ def regrade(
     facts = make_table_facts(folder, digests, gate, is_simulated={**manifest, **told}["is_simulated"])
     find_reply: FindReply = no_reply
     if judged is not None:
+        facts[N_ATTEMPTS] = str(write_attempts(folder, make_attempt_blocks(folder), facts))
         told["judge"], find_reply = write_judge_rows(folder, judged, scan_stored_rows(folder), facts)
-        write_attempts(folder, make_attempt_blocks(folder), facts)
+    elif (n_attempts := read_metadata(folder.results_path).get(N_ATTEMPTS)) is not None:
+        facts[N_ATTEMPTS] = n_attempts
     write_results(folder, tally.count(make_regraded_blocks(folder, graders, find_reply)), facts)
     manifest = {
         **manifest,

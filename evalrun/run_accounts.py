@@ -23,9 +23,6 @@ from evalrun.store.parquet import read_metadata, scan_table
 if TYPE_CHECKING:
     import polars as pl
 
-JUDGE_NAME = "judge.parquet"
-"""One row per request of a judge, with the columns of the results; only in runs that asked one."""
-
 _TOLERANCE_USD = 1e-9
 
 
@@ -128,12 +125,13 @@ def open_tables(folder: RunFolder, tables: RunTables) -> AccountTables:
     Raises:
         StoreError: One of them cannot be read.
     """
-    judge = folder.path / JUDGE_NAME
+    attempts, n_known = _open(folder.attempts_path), tables.n_attempts
     return AccountTables(
         run_id=folder.run_id,
         results=tables.scan_results(),
-        attempts=_open(folder.attempts_path),
-        judge=_open(judge) if judge.exists() else None,
+        # A resume that died before its results were there had written its attempts already.
+        attempts=attempts if n_known is None else attempts.head(n_known),
+        judge=_open(folder.judge_path) if folder.judge_path.exists() else None,
     )
 
 

@@ -2,7 +2,8 @@
 
 A run folder enters; rows with their grades, or a lazy frame of the results, leave. Grades are written first and are the
 truth: results that are older get score and verdict from them, in memory while they are read and on disk when `mend` is
-called. Reading changes nothing.
+called. Attempts are written before both, and only ever grow: results say how many of them they know. Reading changes
+nothing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 ResultAndGrades = tuple[dict[str, Any], list[dict[str, Any]]]
 
+N_ATTEMPTS = "n_attempts"
+"""Fact of the results' file: how many attempts, from the first one on, its rows are made of."""
+
 _MADE_BY_THE_WRITER = frozenset({"schema_version", "grades_digest"})
 
 
@@ -53,6 +57,12 @@ class RunTables:
         self._facts = read_metadata(folder.grades_path)
         if self.is_behind:
             self._check_same_rows()
+
+    @property
+    def n_attempts(self) -> int | None:
+        """How many attempts of attempts.parquet the results know, which a crash may have left behind; None for all."""
+        told = read_metadata(self._folder.results_path).get(N_ATTEMPTS)
+        return None if told is None else int(told)
 
     @property
     def grades_digest(self) -> str | None:
@@ -119,7 +129,8 @@ class RunTables:
             StoreError: The disk refused; both files are as they were.
         """
         if self.is_behind:
-            write_results(self._folder, make_graded_blocks(self.scan()), self.facts)
+            known = {} if self.n_attempts is None else {N_ATTEMPTS: str(self.n_attempts)}
+            write_results(self._folder, make_graded_blocks(self.scan()), {**self.facts, **known})
             self.is_behind = False
 
     def _check_same_rows(self) -> None:

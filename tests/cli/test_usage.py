@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,13 @@ def read_usage(folder: Path, capsys: Capture, *words: str) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
-def rewrite(path: Path, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
-    """Change a table and leave what it says of itself."""
+def rewrite(
+    path: Path, change: Callable[[pl.DataFrame], pl.DataFrame], *, more_facts: Mapping[str, str] | None = None
+) -> None:
+    """Change a table and leave what it says of itself, but for some facts."""
     frame, facts = pl.read_parquet(path), pl.read_parquet_metadata(path)
-    change(frame).write_parquet(path, metadata={key: text for key, text in facts.items() if key.startswith("evalrun.")})
+    kept = {key: text for key, text in facts.items() if key.startswith("evalrun.")}
+    change(frame).write_parquet(path, metadata=kept | dict(more_facts or {}))
 
 
 @pytest.fixture(scope="module")
@@ -292,6 +295,8 @@ def test_judge_has_a_part_of_its_own(damaged: Path, tmp_path: Path, capsys: Capt
     one = pl.col("request_key") == key
     judged = pl.lit("j" * 64).alias("row_id")
     rewrite(damaged / "attempts.parquet", lambda f: pl.concat([f, f.filter(one).head(1).with_columns(judged)]))
+    known = {"evalrun.n_attempts": str(pl.read_parquet(damaged / "attempts.parquet").height)}
+    rewrite(damaged / "results.parquet", lambda frame: frame, more_facts=known)
     manifest = read_manifest(damaged)
     manifest["totals"]["billed_usd"] += PRICE_OF_ONE
     (damaged / "run.json").write_text(json.dumps(manifest), encoding="utf-8")
