@@ -143,6 +143,8 @@ class ApiError(EvalrunError):
         self.bytes_received = bytes_received
         self.first_token_s = first_token_s
         self.said = said
+        self.was_sent_again = False
+        """Whether the request had left before, over a connection that ended without a reply; set by the transport."""
 
 
 class TransientError(ApiError):

@@ -4,7 +4,7 @@ Rows, replies and failures enter, frozen records leave. Unknown cost is None, ne
 did no work. What an attempt that failed may have cost is estimated, and says so.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
@@ -50,6 +50,8 @@ class Row:
     """Start of its first attempt in this call, UTC."""
     last_ended_s: float
     """Monotonic time at which it began to wait: taken, or its latest attempt's end."""
+    was_sent_again: bool = False
+    """Whether one of its failed attempts left twice."""
 
     @classmethod
     def take(cls, request: Request, now_s: float) -> "Row":
@@ -150,6 +152,7 @@ def make_failed_attempt(
         prices: Of its model.
     """
     row, cost, usage = sending.row, _FREE, NO_USAGE
+    row.was_sent_again |= error.was_sent_again
     if taken is not None:
         usage, price = taken.usage, prices.find(sending.started_at)
         cost = compute_cost(usage, price, service_tier=taken.service_tier, source=prices.source)
@@ -214,6 +217,8 @@ def make_outcome(
         is_permanent: Whether an error of a kind that can pass is known not to.
     """
     row = sending.row
+    if row.was_sent_again and completion is not None and "sent_again" not in completion.flags:
+        completion = replace(completion, flags=(*completion.flags, "sent_again"))
     return Outcome(
         row_id=row.request.row_id,
         request_key=row.request.request_key,

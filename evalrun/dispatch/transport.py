@@ -242,14 +242,18 @@ class Transport:
         exchange = Exchange(body, self._deadlines, self._watch, n_choices=n_choices)
         exchange.begin()
         try:
-            intake = await self._exchange(exchange, headers)
-        except asyncio.CancelledError:
-            if not exchange.take_back_cancel():
-                raise
-            return self._finish_late(exchange)
-        finally:
-            exchange.end()
-        return self._finish(exchange, intake)
+            try:
+                intake = await self._exchange(exchange, headers)
+            except asyncio.CancelledError:
+                if not exchange.take_back_cancel():
+                    raise
+                return self._finish_late(exchange)
+            finally:
+                exchange.end()
+            return self._finish(exchange, intake)
+        except ApiError as error:
+            error.was_sent_again = exchange.is_sent_again
+            raise
 
     async def _exchange(self, exchange: Exchange, headers: RawHeaders) -> Intake:
         """Send a body and read its reply; over another connection where the first was dead already."""

@@ -163,8 +163,8 @@ The key-value metadata of each file holds `evalrun.schema_version` (now `{SCHEMA
 `evalrun.is_simulated` and the digests of job, dataset, prompts and graders (`evalrun.job_digest`, …); results and
 grades hold `evalrun.grades_digest` as well, a sha256 over the grade rows: `score` and `passed` in results come from the
 grades of the same digest. `evalrun.gate` in these two is the gate that was asked for, so that a verdict can be found
-again. `evalrun.n_attempts` in both says how many attempts, from the first row of attempts.parquet on, they are made of: a
-resume that died while it wrote its tables leaves more.
+again. `evalrun.n_attempts` in both says how many attempts, from the first row of attempts.parquet on, they are made of:
+a resume that died while it wrote its tables leaves more.
 """
 
 _JUDGED_IS = (

@@ -220,6 +220,19 @@ async def test_passing_fault_is_asked_again(endpoint: FakeEndpoint, fault: FakeR
     assert [started.attempt for started in rig.started if started.row_id == "row-m-r1."] == [1, 2]
 
 
+async def test_row_says_so_when_a_failed_attempt_left_twice(endpoint: FakeEndpoint) -> None:
+    """What a server may have billed beside the attempts is flagged at the row, whichever attempt it was."""
+    lost = FakeReply(raw=b"", ending="rst")
+    endpoint.script(reply_text("one"), lost, lost, reply_text("two"), reply_text("three"))
+    rig = make_rig(endpoint.base_url, concurrency=1)
+    await rig.run(make_requests(3))
+    found = sorted(rig.outcomes.values(), key=lambda outcome: outcome.index)
+    assert [(each.attempts, each.completion and each.completion.flags) for each in found] == [
+        (1, ()), (2, ("sent_again",)), (1, ()),
+    ]  # fmt: skip
+    assert len(endpoint.requests) == 3 + 2
+
+
 async def test_attempts_are_bounded(endpoint: FakeEndpoint) -> None:
     """A row that always fails ends as an error after `max_attempts`; others are answered."""
     endpoint.script_for("r1.", reply_error(500, "always"), repeat_last=True)
